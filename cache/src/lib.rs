@@ -1,0 +1,1 @@
+//! Frazil's data plane: write-ahead log, flush pipeline, tail, block cache

@@ -1,0 +1,1 @@
+//! Frazil's cold path: retention and collection

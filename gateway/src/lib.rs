@@ -1,0 +1,1 @@
+//! Frazil's protocol edge: connections, one file per Kafka API, group coordinator

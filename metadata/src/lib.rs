@@ -1,0 +1,1 @@
+//! Frazil's control plane: the replicated state machine, its quorum, the image

@@ -1,0 +1,1 @@
+//! Frazil: the composition root.

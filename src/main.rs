@@ -1,0 +1,2 @@
+//! Frazil binary.
+fn main() {}
