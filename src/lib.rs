@@ -1,1 +1,3 @@
 //! Frazil: the composition root.
+
+pub mod env;

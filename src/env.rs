@@ -1,0 +1,232 @@
+//! The real clock, entropy and file system.
+//!
+//! Invariant: this is the only file of the workspace that may use the calls which `clippy.toml`
+//! bans; everybody else takes the traits of [`frazil_core::env`], so that tests and simulation can
+//! replace the world.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the implementations behind frazil_core::env end here"
+)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use frazil_core::env::{Clock, Disk, DiskFile, Ids};
+use rustix::fs::FallocateFlags;
+use uuid::Uuid;
+
+/// The outside world, as a node is given it.
+#[derive(Clone)]
+pub struct Env {
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Identities and randomness.
+    pub ids: Arc<dyn Ids>,
+    /// The file system.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl Env {
+    /// The real one.
+    pub fn system() -> Self {
+        Self {
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(SystemIds),
+            disk: Arc::new(SystemDisk),
+        }
+    }
+}
+
+/// The machine's wall clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> i64 {
+        // A clock set before 1970 reads as its distance below zero, not as a panic.
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
+        }
+    }
+}
+
+/// The operating system's entropy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemIds;
+
+impl Ids for SystemIds {
+    fn uuid(&self) -> Uuid {
+        Uuid::new_v4()
+    }
+
+    fn random(&self) -> u64 {
+        // The fixed version and variant bits of the two halves do not overlap, so that every bit
+        // of the result has at least one random operand.
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        high ^ low
+    }
+}
+
+/// The local file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            // A name that is not UTF-8 is nobody's of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(SystemFile(file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        Ok(Arc::new(SystemFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+struct SystemFile(File);
+
+impl DiskFile for SystemFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.0.read_at(&mut buf[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        if length <= self.len()? {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+            Ok(()) => Ok(()),
+            // Some file systems cannot reserve. The promise that is left is the length; space is
+            // then found, or not, by each write.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_reads_back_what_was_written_and_stops_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let file = SystemDisk.create(&path).unwrap();
+        assert!(file.is_empty().unwrap());
+        file.write_all_at(b"hello", 3).unwrap();
+        file.sync_data().unwrap();
+        let mut buf = [0xff; 16];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8);
+        assert_eq!(&buf[..8], b"\0\0\0hello");
+        assert_eq!(file.read_at(&mut buf, 8).unwrap(), 0);
+        assert_eq!(
+            SystemDisk.create(&path).err().map(|e| e.kind()),
+            Some(io::ErrorKind::AlreadyExists)
+        );
+    }
+
+    #[test]
+    fn preallocation_gives_zeroes_and_never_shortens() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SystemDisk.create(&dir.path().join("a")).unwrap();
+        file.preallocate(8192).unwrap();
+        assert_eq!(file.len().unwrap(), 8192);
+        let mut buf = [1; 8192];
+        assert_eq!(file.read_at(&mut buf, 0).unwrap(), 8192);
+        assert!(buf.iter().all(|b| *b == 0));
+        file.preallocate(4096).unwrap();
+        assert_eq!(file.len().unwrap(), 8192);
+    }
+
+    #[test]
+    fn names_are_listed_in_order_after_renames_and_removals() {
+        let dir = tempfile::tempdir().unwrap();
+        let sub = dir.path().join("x/y");
+        SystemDisk.create_dir_all(&sub).unwrap();
+        for name in ["c", "a", "b"] {
+            SystemDisk.create(&sub.join(name)).unwrap();
+        }
+        SystemDisk.rename(&sub.join("c"), &sub.join("d")).unwrap();
+        SystemDisk.remove(&sub.join("a")).unwrap();
+        SystemDisk.sync_dir(&sub).unwrap();
+        assert_eq!(SystemDisk.list(&sub).unwrap(), ["b", "d"]);
+        assert_eq!(
+            SystemDisk.open(&sub.join("a")).err().map(|e| e.kind()),
+            Some(io::ErrorKind::NotFound)
+        );
+    }
+
+    #[test]
+    fn random_numbers_use_all_bits() {
+        let (mut ones, mut zeroes) = (0, 0);
+        for _ in 0..256 {
+            let r = SystemIds.random();
+            ones |= r;
+            zeroes |= !r;
+        }
+        assert_eq!((ones, zeroes), (u64::MAX, u64::MAX));
+    }
+}
