@@ -1,1 +1,22 @@
-//! Frazil's protocol edge: connections, one file per Kafka API, group coordinator
+//! Frazil's protocol edge: connections, one file per Kafka API, group coordinator.
+//!
+//! ```text
+//! socket ─► connection ─► wire::guard ─► dispatch ─► api/<name> ─► ports, cache, group
+//! ```
+//!
+//! - Bytes from a client are walked by `wire` before anything else decodes them; claimed sizes
+//!   never allocate.
+//! - Responses leave a connection in the order of its requests. Produce requests of one
+//!   connection are staged in order and may be in flight together.
+//! - Only `error` knows Kafka's error codes.
+
+mod api;
+mod config;
+mod context;
+pub mod dispatch;
+pub mod error;
+pub mod placement;
+pub mod versions;
+
+pub use config::Config;
+pub use context::{ConnInfo, Ctx, Header};

@@ -1,0 +1,50 @@
+//! What every request handler works with.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use frazil_core::BrokerId;
+use frazil_core::env::{Clock, Ids};
+use frazil_core::ports::{Catalog, GroupStore, LogIndex};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::Config;
+
+/// The components that a gateway is made of; handlers borrow it.
+pub struct Ctx {
+    /// This gateway's id as a broker.
+    pub broker: BrokerId,
+    /// Where offsets are.
+    pub log: Arc<dyn LogIndex>,
+    /// Topics, settings, brokers.
+    pub catalog: Arc<dyn Catalog>,
+    /// What survives a group coordinator.
+    pub group_store: Arc<dyn GroupStore>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of ids.
+    pub ids: Arc<dyn Ids>,
+    /// Settings.
+    pub config: Config,
+}
+
+/// What is known of the connection a request came on.
+#[derive(Clone, Debug)]
+pub struct ConnInfo {
+    /// The client's address.
+    pub peer: SocketAddr,
+}
+
+/// A request's header.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Which API.
+    pub key: ApiKey,
+    /// Which version of it; within the range of [`crate::versions`], except for ApiVersions.
+    pub version: i16,
+    /// Repeated in the response.
+    pub correlation_id: i32,
+    /// The client's `client.id`.
+    pub client_id: Option<StrBytes>,
+}

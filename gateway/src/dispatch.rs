@@ -1,0 +1,81 @@
+//! From a request's bytes to the handler of its API, and from the handler's answer to bytes.
+//!
+//! Adding an API: a line in [`crate::versions`], a layout in `wire/layout.rs`, a file in `api/`
+//! with `handle`, and an arm here.
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::{ApiKey, ResponseHeader};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+
+use crate::api;
+use crate::context::{ConnInfo, Ctx, Header};
+
+/// Why a request cannot be answered. The connection is closed: Kafka has no way to say so.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswerable {
+    /// This gateway does not serve the API, or not in this version.
+    #[error("API key {key}, version {version} is not served")]
+    Unsupported {
+        /// The API key.
+        key: i16,
+        /// Its version.
+        version: i16,
+    },
+    /// The bytes are not a request of this API and version.
+    #[error("malformed request: {0}")]
+    Malformed(String),
+    /// The response cannot be encoded in the version asked for.
+    #[error("response cannot be encoded: {0}")]
+    Unencodable(String),
+}
+
+/// Decodes a request whose frame has passed the guard, serves it, and encodes the response
+/// (without the length prefix).
+///
+/// # Cancel safety
+/// Dropping it abandons the request; what it may have started in the quorum stays ambiguous.
+pub async fn serve(
+    ctx: &Ctx,
+    conn: &ConnInfo,
+    header: &Header,
+    mut body: Bytes,
+) -> Result<Bytes, Unanswerable> {
+    let version = header.version;
+    macro_rules! served_by {
+        ($handler:path) => {{
+            let request = decode(&mut body, version)?;
+            let response = $handler(ctx, conn, header, request, version).await;
+            encode(header, &response)
+        }};
+    }
+    match header.key {
+        ApiKey::ApiVersions => api::api_versions::serve(header, &mut body),
+        ApiKey::DescribeCluster => served_by!(api::describe_cluster::handle),
+        _ => Err(Unanswerable::Unsupported {
+            key: header.key as i16,
+            version,
+        }),
+    }
+}
+
+/// Decodes a request body.
+pub(crate) fn decode<Q: Decodable>(body: &mut Bytes, version: i16) -> Result<Q, Unanswerable> {
+    Q::decode(body, version).map_err(|error| Unanswerable::Malformed(error.to_string()))
+}
+
+/// Encodes a response with its header.
+pub(crate) fn encode<R: Encodable + HeaderVersion>(
+    header: &Header,
+    response: &R,
+) -> Result<Bytes, Unanswerable> {
+    let size = response
+        .compute_size(header.version)
+        .map_err(|error| Unanswerable::Unencodable(error.to_string()))?;
+    let mut out = BytesMut::with_capacity(size + 8);
+    ResponseHeader::default()
+        .with_correlation_id(header.correlation_id)
+        .encode(&mut out, R::header_version(header.version))
+        .and_then(|()| response.encode(&mut out, header.version))
+        .map_err(|error| Unanswerable::Unencodable(error.to_string()))?;
+    Ok(out.freeze())
+}

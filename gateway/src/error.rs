@@ -1,0 +1,84 @@
+//! The one place that knows Kafka's error codes: what every crate can refuse or fail with, and
+//! what clients are told.
+//!
+//! Rules. What may have happened is answered as ambiguous (`REQUEST_TIMED_OUT`, or on a
+//! coordinator the retriable coordinator errors), never as a definite failure. What did not
+//! happen but may be tried again gets a retriable code. `UNKNOWN_SERVER_ERROR` is never answered:
+//! it is fatal for many clients.
+
+use frazil_core::PortError;
+use frazil_core::ports::{BatchRefusal, CatalogRefusal, GroupRefusal};
+use frazil_core::topic::NotATopicName;
+pub use kafka_protocol::error::ResponseError as Code;
+
+/// The code of success.
+pub const NONE: i16 = 0;
+
+/// A command or barrier on behalf of a data path request (Produce, Fetch, ListOffsets) failed.
+pub fn data_path(error: &PortError) -> Code {
+    match error {
+        PortError::Unavailable(_) => Code::LeaderNotAvailable,
+        PortError::Indeterminate(_) => Code::RequestTimedOut,
+        PortError::Fenced(_) => Code::NotLeaderOrFollower,
+    }
+}
+
+/// A command or barrier on behalf of a group or transaction coordinator failed.
+pub fn coordinator(error: &PortError) -> Code {
+    match error {
+        PortError::Unavailable(_) | PortError::Indeterminate(_) => Code::CoordinatorNotAvailable,
+        PortError::Fenced(_) => Code::NotCoordinator,
+    }
+}
+
+/// A command on behalf of an admin request failed.
+pub fn admin(error: &PortError) -> Code {
+    match error {
+        PortError::Unavailable(_) | PortError::Indeterminate(_) => Code::RequestTimedOut,
+        PortError::Fenced(_) => Code::NotController,
+    }
+}
+
+/// The catalog refused.
+pub fn catalog(refusal: &CatalogRefusal) -> Code {
+    match refusal {
+        CatalogRefusal::UnknownTopic => Code::UnknownTopicOrPartition,
+        CatalogRefusal::TopicExists => Code::TopicAlreadyExists,
+        CatalogRefusal::NameCollision(_) => Code::InvalidTopicException,
+        CatalogRefusal::PartitionCount(_) => Code::InvalidPartitions,
+        CatalogRefusal::OffsetOutOfRange => Code::OffsetOutOfRange,
+    }
+}
+
+/// The group store refused.
+pub fn group(refusal: GroupRefusal) -> Code {
+    match refusal {
+        GroupRefusal::NotCoordinator => Code::NotCoordinator,
+        GroupRefusal::StaleGeneration => Code::IllegalGeneration,
+        GroupRefusal::UnknownMember => Code::UnknownMemberId,
+        GroupRefusal::NotEmpty => Code::NonEmptyGroup,
+        GroupRefusal::UnknownGroup => Code::GroupIdNotFound,
+    }
+}
+
+/// The state machine refused a batch.
+pub fn batch_refusal(refusal: BatchRefusal) -> Code {
+    match refusal {
+        BatchRefusal::UnknownPartition => Code::UnknownTopicOrPartition,
+        BatchRefusal::OutOfOrderSequence => Code::OutOfOrderSequenceNumber,
+        BatchRefusal::InvalidProducerEpoch => Code::InvalidProducerEpoch,
+        // The segment was given up while its commit was under way: nothing was appended, and
+        // another attempt goes into another segment.
+        BatchRefusal::SealedSegment => Code::NotLeaderOrFollower,
+    }
+}
+
+/// A name is not a topic name.
+pub fn topic_name(error: &NotATopicName) -> Code {
+    match error {
+        NotATopicName::Empty
+        | NotATopicName::Dots(_)
+        | NotATopicName::TooLong(_)
+        | NotATopicName::Characters(_) => Code::InvalidTopicException,
+    }
+}
