@@ -1,12 +1,16 @@
 //! The outside world as the rest of the program sees it: clock, ids, disk.
 //!
-//! The real ones are in the root package's `env.rs`. Tests use [`testing`].
+//! The real ones are in the root package's `env.rs`. Tests use those of `testing`, which other
+//! crates get by the feature of that name.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
+
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 /// The wall clock. Nothing is decided by it; it stamps records and metrics.
 pub trait Clock: Send + Sync + 'static {
@@ -27,7 +31,7 @@ pub trait Ids: Send + Sync + 'static {
 /// Durability is as POSIX gives it: a write is durable after [`DiskFile::sync_data`], a name
 /// (create, rename, remove) after [`Disk::sync_dir`] of its directory.
 pub trait Disk: Send + Sync + 'static {
-    /// Creates a directory and its parents.
+    /// Creates a directory and its parents, durably: each new directory's parent is synced.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
