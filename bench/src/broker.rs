@@ -1,0 +1,160 @@
+//! A `frazil serve` of our own: started, watched, measured, stopped.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// A running broker. Dropping it kills the process.
+pub(crate) struct Broker {
+    child: Child,
+    pub kafka: SocketAddr,
+    http: SocketAddr,
+    /// From exec to the first positive answer of `/readyz`.
+    pub ready_after: Duration,
+}
+
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+impl Broker {
+    /// Starts `binary` on `data`, and waits until it is ready.
+    pub(crate) fn start(binary: &Path, data: &Path) -> Result<Self> {
+        let (kafka, http) = (free_address()?, free_address()?);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(data.with_extension("log"))
+            .context("the broker's log")?;
+        let started = Instant::now();
+        let child = Command::new(binary)
+            .arg("serve")
+            .args(["--set", &format!("data.dir={}", data.display())])
+            .args(["--set", &format!("listeners={kafka}")])
+            .args(["--set", &format!("http.listen={http}")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut broker = Self {
+            child,
+            kafka,
+            http,
+            ready_after: Duration::ZERO,
+        };
+        loop {
+            if broker.get("/readyz").is_ok_and(|(status, _)| status == 200) {
+                broker.ready_after = started.elapsed();
+                return Ok(broker);
+            }
+            if let Some(status) = broker.child.try_wait()? {
+                bail!(
+                    "the broker ended with {status}; see {}",
+                    data.with_extension("log").display()
+                );
+            }
+            if started.elapsed() > Duration::from_secs(60) {
+                bail!("the broker was not ready within a minute");
+            }
+            // Polling is what bounds the precision of the figure.
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: frazil\r\nConnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer.split(' ').nth(1).context("no status")?.parse()?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok((status, body.to_owned()))
+    }
+
+    /// All samples of `/metrics`, by name with labels.
+    pub(crate) fn metrics(&self) -> Result<BTreeMap<String, f64>> {
+        let (_, body) = self.get("/metrics")?;
+        Ok(body
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect())
+    }
+
+    fn proc(&self, file: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(format!(
+            "/proc/{}/{file}",
+            self.child.id()
+        ))?)
+    }
+
+    fn status_kib(&self, field: &str) -> Result<u64> {
+        let status = self.proc("status")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with(field))
+            .context("no such field")?;
+        Ok(line
+            .split_whitespace()
+            .nth(1)
+            .context("no value")?
+            .parse()?)
+    }
+
+    /// Resident memory now, in MiB.
+    pub(crate) fn rss_mib(&self) -> Result<f64> {
+        Ok(self.status_kib("VmRSS:")? as f64 / 1024.0)
+    }
+
+    /// The most resident memory so far, in MiB.
+    pub(crate) fn peak_rss_mib(&self) -> Result<f64> {
+        Ok(self.status_kib("VmHWM:")? as f64 / 1024.0)
+    }
+
+    /// CPU time so far, user and system.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = self.proc("stat")?;
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .context("no name")?
+            .1
+            .split_whitespace()
+            .collect();
+        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // Linux reports in hundredths of a second, whatever the kernel's own tick is.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Ends the process as an operator would, and waits for it.
+    pub(crate) fn stop(mut self) -> Result<Duration> {
+        let asked = Instant::now();
+        Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the broker ended with {status} after SIGTERM");
+        }
+        Ok(asked.elapsed())
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
