@@ -9,7 +9,7 @@
 )]
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -164,6 +164,29 @@ impl DiskFile for SystemFile {
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
     }
+}
+
+/// Reads a file of text of at most `max` bytes.
+///
+/// # Errors
+/// Those of the file system; `InvalidData` if the file is longer or not UTF-8.
+pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
+    String::from_utf8(read_file(path, max)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the file is not UTF-8 text"))
+}
+
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// Those of the file system; `InvalidData` if the file is longer.
+pub fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        let reason = format!("the file has more than {max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

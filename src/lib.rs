@@ -1,3 +1,4 @@
 //! Frazil: the composition root.
 
+pub mod config;
 pub mod env;

@@ -1,0 +1,237 @@
+//! The table of keys.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::codec::{
+    Address, Bytes, BytesOrNone, Codec, Durability, LogFormat, Minutes, Ms, MsOrNone, OptListener,
+    OptText, PathText, PutBudget, Roles, Text, Voter, Voters,
+};
+
+/// One key: what can be said and done about it without knowing its type.
+pub struct Key {
+    /// Its name, in dots.
+    pub name: &'static str,
+    /// The heading under which it is listed.
+    pub section: &'static str,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+    /// Its default, as text; empty: none.
+    pub default: &'static str,
+    /// What it takes, in words.
+    pub expected: &'static str,
+    /// Sets it from text; `false`: the text does not fit.
+    pub(super) set: fn(&mut Config, &str) -> bool,
+    /// Its value as text; `None`: unset.
+    pub(super) text: fn(&Config) -> Option<String>,
+    /// Its value for programs.
+    pub(super) json: fn(&Config) -> Json,
+}
+
+impl Key {
+    /// The name of its flag, without the dashes in front.
+    pub fn flag(&self) -> String {
+        self.name.replace('.', "-")
+    }
+
+    /// The name of its environment variable.
+    pub fn variable(&self) -> String {
+        format!("FRAZIL_{}", self.name.replace('.', "_").to_uppercase())
+    }
+}
+
+macro_rules! keys {
+    ($($section:literal {
+        $($field:ident: $ty:ty as $codec:ty = $name:literal, $default:literal, $meaning:literal;)*
+    })*) => {
+        /// The settings of a node. Plain data, checked by [`super::load`].
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $($(#[doc = concat!("`", $name, "`: ", $meaning)] pub $field: $ty,)*)*
+            /// `store.options`: options of the object store's client, by its own names.
+            pub store_options: StoreOptions,
+        }
+
+        /// All keys, in the order in which they are printed. `store.options` is a table and not
+        /// among them.
+        pub static KEYS: &[Key] = &[$($(Key {
+            name: $name,
+            section: $section,
+            meaning: $meaning,
+            default: $default,
+            expected: <$codec as Codec>::EXPECTED,
+            set: |config, text| match <$codec as Codec>::parse(text) {
+                Some(value) => {
+                    config.$field = value;
+                    true
+                }
+                None => false,
+            },
+            text: |config| <$codec as Codec>::text(&config.$field),
+            json: |config| <$codec as Codec>::json(&config.$field),
+        },)*)*];
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self {
+                    $($($field: <$codec as Codec>::parse($default)
+                        .expect(concat!("the default of ", $name, " fits its type")),)*)*
+                    store_options: StoreOptions::default(),
+                }
+            }
+        }
+    };
+}
+
+keys! {
+    "This node" {
+        node_id: i32 as i32 = "node.id", "1",
+            "The id of this node: the broker's towards Kafka clients, the voter's in the quorum.";
+        roles: Roles as Roles = "roles", "gateway,metadata,compactor",
+            "What this node does: any of gateway (serves Kafka clients), metadata (votes in the quorum), compactor (retention and collection).";
+        data_dir: PathBuf as PathText = "data.dir", "./frazil-data",
+            "Directory for the write-ahead log, the quorum's log and the disk cache; created if missing.";
+        rack: Option<String> as OptText = "broker.rack", "",
+            "The zone this node is in, as Kafka clients see it.";
+        shutdown_deadline: Duration as Ms = "shutdown.deadline.ms", "10000",
+            "How long a node that was asked to stop may take to finish what it has begun.";
+    }
+    "Addresses" {
+        listeners: Address as super::codec::Listener = "listeners", "PLAINTEXT://127.0.0.1:9092",
+            "The address that Kafka clients connect to.";
+        advertised_listeners: Option<Address> as OptListener = "advertised.listeners", "",
+            "The address that clients are told to connect to; by default that of listeners.";
+        http_listen: Address as Address = "http.listen", "127.0.0.1:8080",
+            "The address of /livez, /readyz and /metrics.";
+        peer_listen: Address as Address = "peer.listen", "127.0.0.1:9093",
+            "The address that other nodes of the cluster connect to.";
+        voters: Vec<Voter> as Voters = "controller.quorum.voters", "",
+            "The nodes with the metadata role as id@host:port of their peer.listen; empty: this node alone.";
+    }
+    "Object store" {
+        store_url: Option<String> as OptText = "store.url", "",
+            "Where records are kept: file:/DIRECTORY, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or memory: (lost on exit); by default the directory store below data.dir.";
+    }
+    "Topics" {
+        num_partitions: i32 as i32 = "num.partitions", "1",
+            "How many partitions a topic gets whose creator did not say.";
+        auto_create_topics: bool as bool = "auto.create.topics.enable", "true",
+            "Whether asking for a topic that does not exist creates it.";
+        default_replication_factor: i16 as i16 = "default.replication.factor", "1",
+            "The replication factor reported for topics whose creator did not say; the object store replicates.";
+        durability: Durability as Durability = "frazil.durability", "object",
+            "When acks=all is answered for topics that do not say: object (in the object store) or local (synced to this node's disk).";
+        retention: Option<Duration> as MsOrNone = "log.retention.ms", "604800000",
+            "How long records are kept; -1: for ever.";
+        retention_bytes: Option<u64> as BytesOrNone = "log.retention.bytes", "-1",
+            "How many bytes of a partition are kept; -1: all.";
+        retention_check_interval: Duration as Ms = "log.retention.check.interval.ms", "300000",
+            "How often retention is applied and objects are collected.";
+        collector_grace: Duration as Ms = "collector.grace.ms", "900000",
+            "How long an object that nothing refers to any more stays, for readers that are under way.";
+    }
+    "Requests" {
+        message_max_bytes: u64 as Bytes = "message.max.bytes", "1048588",
+            "The largest record batch, as it is sent, that topics accept by default.";
+        socket_request_max_bytes: u64 as Bytes = "socket.request.max.bytes", "100MiB",
+            "The largest request.";
+        queued_max_request_bytes: u64 as Bytes = "queued.max.request.bytes", "256MiB",
+            "Memory for requests that have been received and not answered; reading waits beyond it.";
+        max_connections: u32 as u32 = "max.connections", "10000",
+            "How many clients may be connected.";
+    }
+    "Groups and producers" {
+        group_initial_rebalance_delay: Duration as Ms = "group.initial.rebalance.delay.ms", "3000",
+            "How long the first member of an empty consumer group waits for others.";
+        offsets_retention: Duration as Minutes = "offsets.retention.minutes", "10080",
+            "How long the offsets of a consumer group without members are kept.";
+        producer_id_expiration: Duration as Ms = "producer.id.expiration.ms", "86400000",
+            "How long an idle idempotent producer is remembered.";
+    }
+    "Write path" {
+        wal_bytes: u64 as Bytes = "wal.bytes", "1GiB",
+            "Disk for the write-ahead log; beyond it, producers are told to try again.";
+        flush_segment_bytes: u64 as Bytes = "flush.segment.bytes", "8MiB",
+            "A segment that has gathered this much is uploaded at once.";
+        flush_put_budget: PutBudget as PutBudget = "flush.put.budget", "auto",
+            "Uploads per second that gathering aims at: a number, unlimited, or auto (4 for a cloud store, unlimited for file: and memory:).";
+        flush_uploads: u32 as u32 = "flush.uploads", "8",
+            "How many segments are uploaded at the same time.";
+    }
+    "Read path" {
+        cache_tail_bytes: u64 as Bytes = "cache.tail.bytes", "128MiB",
+            "Memory for the newest records, from which consumers that keep up are served.";
+        cache_memory_bytes: u64 as Bytes = "cache.memory.bytes", "256MiB",
+            "Memory for blocks read from the object store.";
+        cache_disk_bytes: u64 as Bytes = "cache.disk.bytes", "0",
+            "Disk for blocks read from the object store; 0: none.";
+    }
+    "Log" {
+        log_format: LogFormat as LogFormat = "log.format", "text",
+            "How this program writes its own log to standard error: text or json.";
+        log_level: String as Text = "log.level", "info",
+            "What it writes: error, warn, info, debug or trace, also by module: info,frazil_cache=debug.";
+    }
+}
+
+impl Config {
+    /// Where records are kept, with the default filled in.
+    pub fn store_url(&self) -> String {
+        self.store_url
+            .clone()
+            .unwrap_or_else(|| format!("file:{}", self.data_dir.join("store").display()))
+    }
+
+    /// The address that clients are told to connect to, given the port that was really bound.
+    pub fn advertised(&self, bound_port: u16) -> Address {
+        self.advertised_listeners
+            .clone()
+            .unwrap_or_else(|| Address {
+                host: self.listeners.host.clone(),
+                port: bound_port,
+            })
+    }
+
+    /// The node's own entry among the voters, if it has one.
+    pub fn own_voter(&self) -> Option<&Voter> {
+        self.voters.iter().find(|voter| voter.id == self.node_id)
+    }
+}
+
+/// What is shown in the place of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
+
+/// Options of the object store's client. Values that may be secret are neither printed nor logged.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StoreOptions(pub BTreeMap<String, String>);
+
+impl StoreOptions {
+    /// The options with secrets replaced.
+    pub fn shown(&self) -> BTreeMap<&str, &str> {
+        let shown = self.0.iter().map(|(name, value)| {
+            let secret = [
+                "key",
+                "secret",
+                "token",
+                "password",
+                "sas",
+                "account",
+                "credential",
+            ]
+            .iter()
+            .any(|word| name.to_ascii_lowercase().contains(word));
+            (name.as_str(), if secret { HIDDEN } else { value })
+        });
+        shown.collect()
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown().fmt(f)
+    }
+}

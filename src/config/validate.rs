@@ -1,0 +1,181 @@
+//! Rules that a value's type cannot hold: ranges, and keys that depend on each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use frazil_core::ports::TOPIC_PARTITIONS_MAX;
+
+use super::{Config, KEYS, Problem, Source};
+
+/// The largest frame that the protocol's 32-bit length can announce.
+const FRAME_MAX: u64 = i32::MAX as u64;
+
+/// All rules that `config` breaks.
+pub(super) fn check(config: &Config, from: &BTreeMap<String, Source>) -> Vec<Problem> {
+    let mut rules = Rules {
+        config,
+        from,
+        broken: Vec::new(),
+    };
+    ranges(&mut rules, config);
+    addresses(&mut rules, config);
+    cluster(&mut rules, config);
+    rules.broken
+}
+
+struct Rules<'a> {
+    config: &'a Config,
+    from: &'a BTreeMap<String, Source>,
+    broken: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    /// Demands `holds` of the value of `key`.
+    fn demand(&mut self, key: &str, holds: bool, expected: impl Into<String>) {
+        if holds {
+            return;
+        }
+        let known = KEYS.iter().find(|known| known.name == key);
+        let value = known.and_then(|known| (known.text)(self.config));
+        self.broken.push(Problem::Value {
+            key: key.to_owned(),
+            value: value.unwrap_or_else(|| "(unset)".to_owned()),
+            from: self.from.get(key).cloned().unwrap_or(Source::Default),
+            expected: expected.into(),
+        });
+    }
+
+    fn range(&mut self, key: &str, value: u64, min: u64, max: u64) {
+        let expected = if max == u64::MAX {
+            format!("at least {min}")
+        } else {
+            format!("{min} to {max}")
+        };
+        self.demand(key, (min..=max).contains(&value), expected);
+    }
+}
+
+fn ranges(rules: &mut Rules<'_>, c: &Config) {
+    rules.demand("node.id", c.node_id >= 0, "0 or more");
+    let partitions = 1..=TOPIC_PARTITIONS_MAX;
+    rules.demand(
+        "num.partitions",
+        partitions.contains(&c.num_partitions),
+        format!("1 to {TOPIC_PARTITIONS_MAX}"),
+    );
+    rules.demand(
+        "default.replication.factor",
+        c.default_replication_factor >= 1,
+        "1 or more",
+    );
+    rules.range("max.connections", c.max_connections.into(), 1, u64::MAX);
+    rules.range("flush.uploads", c.flush_uploads.into(), 1, 1024);
+    rules.range("message.max.bytes", c.message_max_bytes, 1024, FRAME_MAX);
+    rules.range(
+        "socket.request.max.bytes",
+        c.socket_request_max_bytes,
+        c.message_max_bytes.saturating_add(1024),
+        FRAME_MAX,
+    );
+    rules.range(
+        "queued.max.request.bytes",
+        c.queued_max_request_bytes,
+        c.socket_request_max_bytes,
+        u64::MAX,
+    );
+    rules.range(
+        "flush.segment.bytes",
+        c.flush_segment_bytes,
+        1 << 16,
+        1 << 30,
+    );
+    rules.range(
+        "wal.bytes",
+        c.wal_bytes,
+        c.socket_request_max_bytes.saturating_add(1 << 20),
+        u64::MAX,
+    );
+    for (key, time) in [
+        ("offsets.retention.minutes", c.offsets_retention),
+        ("producer.id.expiration.ms", c.producer_id_expiration),
+        (
+            "log.retention.check.interval.ms",
+            c.retention_check_interval,
+        ),
+        ("shutdown.deadline.ms", c.shutdown_deadline),
+    ] {
+        rules.demand(key, !time.is_zero(), "more than 0");
+    }
+}
+
+fn addresses(rules: &mut Rules<'_>, c: &Config) {
+    let told = c.advertised_listeners.as_ref();
+    rules.demand(
+        "advertised.listeners",
+        !c.roles.gateway || told.is_some() || !c.listeners.is_wildcard(),
+        "the address that clients reach this node at, because listeners stands for every address",
+    );
+    rules.demand(
+        "advertised.listeners",
+        told.is_none_or(|address| !address.is_wildcard() && address.port != 0),
+        "an address and port that clients can connect to",
+    );
+    let bound = [
+        ("listeners", &c.listeners),
+        ("http.listen", &c.http_listen),
+        ("peer.listen", &c.peer_listen),
+    ];
+    for (i, (key, address)) in bound.iter().enumerate() {
+        let taken = bound[..i].iter().find(|(_, a)| a == address);
+        let taken = taken.filter(|_| address.port != 0).map(|(key, _)| *key);
+        rules.demand(
+            key,
+            taken.is_none(),
+            format!("another address than that of {}", taken.unwrap_or_default()),
+        );
+    }
+}
+
+fn cluster(rules: &mut Rules<'_>, c: &Config) {
+    let ids: BTreeSet<i32> = c.voters.iter().map(|voter| voter.id).collect();
+    rules.demand(
+        "controller.quorum.voters",
+        ids.len() == c.voters.len(),
+        "every id once",
+    );
+    rules.demand(
+        "controller.quorum.voters",
+        c.voters
+            .iter()
+            .all(|v| v.id >= 0 && v.address.port != 0 && !v.address.is_wildcard()),
+        "ids from 0 and addresses that other nodes can connect to",
+    );
+    if c.voters.is_empty() {
+        rules.demand(
+            "controller.quorum.voters",
+            c.roles.metadata,
+            "the quorum's nodes, because this node does not have the metadata role",
+        );
+    } else {
+        rules.demand(
+            "controller.quorum.voters",
+            c.roles.metadata == c.own_voter().is_some(),
+            if c.roles.metadata {
+                format!(
+                    "an entry {}@…, because this node has the metadata role",
+                    c.node_id
+                )
+            } else {
+                format!(
+                    "no entry {}@…, because this node lacks the metadata role",
+                    c.node_id
+                )
+            },
+        );
+    }
+    let alone = c.voters.len() <= 1 && c.roles.metadata;
+    rules.demand(
+        "store.url",
+        alone || !c.store_url().starts_with("memory:"),
+        "a store that all nodes of the cluster see, which memory: is not",
+    );
+}
