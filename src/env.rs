@@ -8,7 +8,7 @@
     reason = "the implementations behind frazil_core::env end here"
 )]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -163,6 +163,33 @@ impl DiskFile for SystemFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
+    }
+}
+
+/// A directory that this process has for itself, until dropped or ended in any way.
+#[derive(Debug)]
+pub struct DirLock {
+    /// Closing it releases the lock.
+    _file: File,
+}
+
+impl DirLock {
+    /// Creates the directory if need be and locks the file `lock` in it; `None`: another has it.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn take(dir: &Path) -> io::Result<Option<Self>> {
+        fs::create_dir_all(dir)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
     }
 }
 

@@ -2,3 +2,7 @@
 
 pub mod config;
 pub mod env;
+pub mod host;
+pub mod http;
+pub mod store;
+pub mod telemetry;

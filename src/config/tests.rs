@@ -226,6 +226,7 @@ fn values_that_do_not_fit_name_key_value_and_what_is_expected() {
         ("cache.memory.bytes", "18446744073709551615KiB"),
         ("flush.put.budget", "0"),
         ("log.format", "xml"),
+        ("log.level", "loud"),
         ("controller.quorum.voters", "1@a"),
         ("controller.quorum.voters", "1@a:1,1@b:1"),
         ("controller.quorum.voters", "2@a:1"),

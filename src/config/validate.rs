@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, from: &BTreeMap<String, Source>) -> Vec<Pro
     ranges(&mut rules, config);
     addresses(&mut rules, config);
     cluster(&mut rules, config);
+    logging(&mut rules, config);
     rules.broken
 }
 
@@ -104,6 +105,16 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
         ("shutdown.deadline.ms", c.shutdown_deadline),
     ] {
         rules.demand(key, !time.is_zero(), "more than 0");
+    }
+}
+
+fn logging(rules: &mut Rules<'_>, c: &Config) {
+    if let Err(reason) = crate::telemetry::filter(&c.log_level) {
+        rules.demand(
+            "log.level",
+            false,
+            format!("error, warn, info, debug or trace, also by module ({reason})"),
+        );
     }
 }
 
