@@ -238,7 +238,20 @@ pub fn with_log_append_time(batch: &[u8], now_ms: i64) -> Bytes {
     let attributes = i16::from_be_bytes(array(batch, 21)) | TIMESTAMP_TYPE;
     out[21..23].copy_from_slice(&attributes.to_be_bytes());
     out[35..43].copy_from_slice(&now_ms.to_be_bytes());
-    let crc = crc32c::crc32c(&out[CRC_START..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
+    write_crc(&mut out);
     out.into()
+}
+
+/// A copy of `batch` with another `maxTimestamp`, and its CRC.
+pub fn with_max_timestamp(batch: &[u8], max_timestamp: i64) -> Bytes {
+    let mut out = batch.to_vec();
+    out[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+    write_crc(&mut out);
+    out.into()
+}
+
+/// Writes the CRC of a batch that is otherwise complete.
+pub(super) fn write_crc(batch: &mut [u8]) {
+    let crc = crc32c::crc32c(&batch[CRC_START..]);
+    batch[17..21].copy_from_slice(&crc.to_be_bytes());
 }

@@ -11,6 +11,54 @@
 //! `partitionLeaderEpoch` leaves it valid. `batchLength` counts from byte 12.
 //! Source: KIP-98, Kafka's documentation "Record Batch".
 
+mod builder;
+pub mod codec;
 pub mod header;
+mod records;
+mod validate;
 
-pub use header::{BatchHeader, Codec, HEADER_LENGTH, HeaderError, TimestampType};
+pub use builder::BatchBuilder;
+pub use codec::CodecError;
+pub use header::{
+    BatchHeader, Codec, HEADER_LENGTH, HeaderError, LENGTH_PREFIX, MAGIC, TimestampType,
+};
+pub use records::{RECORDS_MAX, Record, RecordError, Records, RecordsError};
+pub use validate::{
+    BatchError, BatchErrorKind, Limits, NO_TIMESTAMP, Validated, decompressed_max, validate,
+};
+
+use bytes::Bytes;
+
+/// The batches that lie back to back in `bytes`, each with its header.
+///
+/// Ends after the first thing that is not a whole batch, which it reports. Checks no CRC.
+pub fn batches(bytes: &Bytes) -> Batches {
+    Batches(bytes.clone())
+}
+
+/// Made by [`batches`].
+#[derive(Clone, Debug)]
+pub struct Batches(Bytes);
+
+impl Iterator for Batches {
+    type Item = Result<(BatchHeader, Bytes), HeaderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        match BatchHeader::parse(&self.0) {
+            Ok(header) => {
+                let batch = self.0.split_to(header.length as usize);
+                Some(Ok((header, batch)))
+            }
+            Err(error) => {
+                self.0.clear();
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
