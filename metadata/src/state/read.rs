@@ -1,0 +1,247 @@
+//! What can be read of a state: the synchronous half of the ports in [`frazil_core::ports`].
+//!
+//! Each method means what the method of that name means there. All take time in proportion to
+//! what they return, except where said.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use frazil_core::group::{CommittedOffset, Coordinator, Group};
+use frazil_core::ports::{
+    Bounds, Broker, CatalogRefusal, NewTopic, PartitionSummary, SegmentStatus,
+};
+use frazil_core::{BrokerId, Extent, Location, Offset, SegmentId, Topic, TopicId, TopicPartition};
+
+use super::State;
+use super::brokers::Registration;
+
+/// How much a state holds, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Topics.
+    pub topics: usize,
+    /// Partitions of all topics.
+    pub partitions: usize,
+    /// Extents of all partitions.
+    pub extents: usize,
+    /// Idempotent producers, counted once per partition.
+    pub producers: usize,
+    /// Segments that extents refer to.
+    pub segments: usize,
+    /// Segments that wait for collection.
+    pub retired_segments: usize,
+    /// Consumer groups, claimed ones included.
+    pub groups: usize,
+    /// Client sessions.
+    pub sessions: usize,
+}
+
+impl State {
+    /// Index of the last envelope applied; 0 before the first.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The state's time: the largest leader time seen, milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.time_ms
+    }
+
+    /// The cluster's id, once it has one.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    /// How much there is of everything. Visits every partition.
+    pub fn counts(&self) -> Counts {
+        let (segments, retired_segments) = self.segments.counts();
+        let mut counts = Counts {
+            topics: self.topics.topics().count(),
+            segments,
+            retired_segments,
+            groups: self.groups.len(),
+            sessions: self.sessions.len(),
+            ..Counts::default()
+        };
+        for (_, _, log) in self.topics.logs() {
+            counts.partitions += 1;
+            counts.extents += log.extents().len();
+            counts.producers += log.producers().len();
+        }
+        counts
+    }
+
+    // ----- LogIndex
+
+    /// The bounds of a partition's log.
+    pub fn bounds(&self, partition: &TopicPartition) -> Option<Bounds> {
+        self.topics.log(partition).map(|log| log.bounds())
+    }
+
+    /// Extents from `from` on that hold `max_bytes` bytes; at least one, if there is any.
+    pub fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+        let Some(log) = self.topics.log(partition) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        for extent in log.extents().range(log.position(from)..) {
+            found.push(*extent);
+            bytes += u64::from(extent.location.length());
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The first extent from `from` on with a timestamp of at least `timestamp`. Linear in the
+    /// extents passed over.
+    pub fn locate_time(
+        &self,
+        partition: &TopicPartition,
+        from: Offset,
+        timestamp: i64,
+    ) -> Option<Extent> {
+        let log = self.topics.log(partition)?;
+        log.extents()
+            .range(log.position(from)..)
+            .find(|extent| extent.max_timestamp >= timestamp)
+            .copied()
+    }
+
+    /// The first extent with the largest timestamp. Linear in the partition's extents.
+    pub fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
+        let extents = self.topics.log(partition)?.extents();
+        extents
+            .iter()
+            .rev()
+            .max_by_key(|extent| extent.max_timestamp)
+            .copied()
+    }
+
+    /// Stored bytes of a partition.
+    pub fn size_bytes(&self, partition: &TopicPartition) -> u64 {
+        self.topics.log(partition).map_or(0, |log| log.bytes())
+    }
+
+    /// Extents in the write-ahead log of `broker`, of any epoch. Visits every extent.
+    pub fn wal_extents(&self, broker: BrokerId) -> Vec<(TopicPartition, Extent)> {
+        let held = |extent: &&Extent| match extent.location {
+            Location::Wal { broker: holder, .. } => holder == broker,
+            Location::Segment { .. } => false,
+        };
+        self.topics
+            .logs()
+            .flat_map(|(partition, _, log)| {
+                let extents = log.extents().iter().filter(held);
+                extents.map(move |extent| (partition, *extent))
+            })
+            .collect()
+    }
+
+    // ----- Catalog
+
+    /// A topic by name.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.topics.topic_named(name).cloned()
+    }
+
+    /// A topic by id.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<Arc<Topic>> {
+        self.topics.topic(id).cloned()
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> Vec<Arc<Topic>> {
+        self.topics.topics().cloned().collect()
+    }
+
+    /// The live gateways, by id; draining ones are not among them.
+    pub fn brokers(&self) -> Vec<Broker> {
+        self.brokers.live(self.time_ms).cloned().collect()
+    }
+
+    /// The newest registration of a gateway, live or not.
+    pub fn registration(&self, broker: BrokerId) -> Option<&Registration> {
+        self.brokers.registrations().get(&broker)
+    }
+
+    /// The newest registration of every gateway, live or not.
+    pub fn registrations(&self) -> impl Iterator<Item = &Registration> {
+        self.brokers.registrations().values()
+    }
+
+    /// Whether a registration is a gateway's newest, and unsealed: what it commits is not refused.
+    pub fn is_current(&self, registration: &Broker) -> bool {
+        self.brokers.is_current(registration.id, registration.epoch)
+    }
+
+    /// Dynamic settings: of one broker, or (`None`) of all of them.
+    pub fn broker_config(&self, broker: Option<BrokerId>) -> BTreeMap<String, String> {
+        self.topics.broker_config(broker)
+    }
+
+    /// Whether a topic could be created.
+    pub fn check_new_topic(&self, topic: &NewTopic) -> Result<(), CatalogRefusal> {
+        match self.topics.check_new(topic)? {
+            Some(_) => Err(CatalogRefusal::TopicExists),
+            None => Ok(()),
+        }
+    }
+
+    // ----- GroupStore
+
+    /// A group, and who coordinates it.
+    pub fn group(&self, group: &str) -> Option<(Group, Option<Coordinator>)> {
+        self.groups.group(group)
+    }
+
+    /// The groups that `broker` has claimed; `None`: all that exist.
+    pub fn groups(&self, broker: Option<BrokerId>) -> Vec<String> {
+        self.groups.names(broker)
+    }
+
+    /// The committed offsets of a group.
+    pub fn offsets(&self, group: &str) -> BTreeMap<TopicPartition, CommittedOffset> {
+        self.groups.offsets(group).cloned().unwrap_or_default()
+    }
+
+    /// One committed offset.
+    pub fn offset(&self, group: &str, partition: &TopicPartition) -> Option<CommittedOffset> {
+        self.groups.offsets(group)?.get(partition).cloned()
+    }
+
+    // ----- Ledger
+
+    /// Every partition with what retention must know of it.
+    pub fn partitions(&self) -> Vec<PartitionSummary> {
+        self.topics
+            .logs()
+            .map(|(partition, topic, log)| PartitionSummary {
+                partition,
+                topic: Arc::clone(topic),
+                bounds: log.bounds(),
+                bytes: log.bytes(),
+            })
+            .collect()
+    }
+
+    /// The first `limit` extents of a partition.
+    pub fn oldest_extents(&self, partition: &TopicPartition, limit: usize) -> Vec<Extent> {
+        self.topics
+            .log(partition)
+            .map(|log| log.extents().iter().take(limit).copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Retired segments, oldest first, with the state's time at which they were retired.
+    pub fn retired_segments(&self, limit: usize) -> Vec<(SegmentId, i64)> {
+        self.segments.retired().take(limit).collect()
+    }
+
+    /// What the state says of a segment.
+    pub fn segment(&self, id: SegmentId) -> SegmentStatus {
+        self.segments.status(id, &self.brokers)
+    }
+}
