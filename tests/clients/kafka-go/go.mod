@@ -1,6 +1,6 @@
 module driver
 
-go 1.24
+go 1.25
 
 require github.com/segmentio/kafka-go v0.4.51
 
