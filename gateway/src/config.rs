@@ -22,6 +22,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a client may take to accept a response.
     pub response_timeout: Duration,
+    /// How long open connections are given to finish when the gateway drains.
+    pub drain_timeout: Duration,
     /// Whether Metadata may create topics (`auto.create.topics.enable`).
     pub auto_create_topics: bool,
     /// Partitions of topics whose creator names none (`num.partitions`).
@@ -46,6 +48,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
             response_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
             auto_create_topics: true,
             num_partitions: 1,
             default_replication_factor: 1,

@@ -8,8 +8,10 @@ use frazil_core::env::{Clock, Ids};
 use frazil_core::ports::{Catalog, GroupStore, LogIndex};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-use crate::Config;
+use crate::{Config, Metrics};
 
 /// The components that a gateway is made of; handlers borrow it.
 pub struct Ctx {
@@ -27,6 +29,12 @@ pub struct Ctx {
     pub ids: Arc<dyn Ids>,
     /// Settings.
     pub config: Config,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Bytes of requests that may be in memory.
+    pub request_memory: Arc<Semaphore>,
+    /// Bytes of records in Fetch responses that may be in memory.
+    pub fetch_memory: Arc<Semaphore>,
 }
 
 /// What is known of the connection a request came on.
@@ -34,6 +42,8 @@ pub struct Ctx {
 pub struct ConnInfo {
     /// The client's address.
     pub peer: SocketAddr,
+    /// Cancelled when the gateway drains: what waits for something shall answer now.
+    pub drain: CancellationToken,
 }
 
 /// A request's header.

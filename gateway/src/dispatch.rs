@@ -9,6 +9,9 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use crate::api;
 use crate::context::{ConnInfo, Ctx, Header};
+use crate::versions;
+use crate::wire::guard::{self, Refused};
+use crate::wire::response::Response;
 
 /// Why a request cannot be answered. The connection is closed: Kafka has no way to say so.
 #[derive(Debug, thiserror::Error)]
@@ -23,14 +26,17 @@ pub enum Unanswerable {
     },
     /// The bytes are not a request of this API and version.
     #[error("malformed request: {0}")]
-    Malformed(String),
+    Malformed(#[from] Refused),
+    /// The bytes have the form of a request, but are not decoded.
+    #[error("request cannot be decoded: {0}")]
+    Undecodable(String),
     /// The response cannot be encoded in the version asked for.
     #[error("response cannot be encoded: {0}")]
     Unencodable(String),
 }
 
-/// Decodes a request whose frame has passed the guard, serves it, and encodes the response
-/// (without the length prefix).
+/// Guards and decodes a request, serves it, and encodes the response (without the length prefix).
+/// Produce is served by `connection`: it is staged in order and answered later.
 ///
 /// # Cancel safety
 /// Dropping it abandons the request; what it may have started in the quorum stays ambiguous.
@@ -39,17 +45,28 @@ pub async fn serve(
     conn: &ConnInfo,
     header: &Header,
     mut body: Bytes,
-) -> Result<Bytes, Unanswerable> {
+) -> Result<Response, Unanswerable> {
     let version = header.version;
     macro_rules! served_by {
         ($handler:path) => {{
             let request = decode(&mut body, version)?;
             let response = $handler(ctx, conn, header, request, version).await;
-            encode(header, &response)
+            encode(header, &response).map(Response::from)
         }};
     }
+    if versions::is_served(header.key, version) {
+        guard::check(header.key, version, &body)?;
+    }
     match header.key {
-        ApiKey::ApiVersions => api::api_versions::serve(header, &mut body),
+        ApiKey::Metadata => served_by!(api::metadata::handle),
+        ApiKey::FindCoordinator => served_by!(api::find_coordinator::handle),
+        ApiKey::ApiVersions => api::api_versions::serve(header, &mut body).map(Response::from),
+        ApiKey::InitProducerId => served_by!(api::init_producer_id::handle),
+        ApiKey::OffsetForLeaderEpoch => served_by!(api::offset_for_leader_epoch::handle),
+        ApiKey::DescribeLogDirs => served_by!(api::describe_log_dirs::handle),
+        ApiKey::ListPartitionReassignments => {
+            served_by!(api::list_partition_reassignments::handle)
+        }
         ApiKey::DescribeCluster => served_by!(api::describe_cluster::handle),
         _ => Err(Unanswerable::Unsupported {
             key: header.key as i16,
@@ -60,7 +77,7 @@ pub async fn serve(
 
 /// Decodes a request body.
 pub(crate) fn decode<Q: Decodable>(body: &mut Bytes, version: i16) -> Result<Q, Unanswerable> {
-    Q::decode(body, version).map_err(|error| Unanswerable::Malformed(error.to_string()))
+    Q::decode(body, version).map_err(|error| Unanswerable::Undecodable(error.to_string()))
 }
 
 /// Encodes a response with its header.

@@ -7,6 +7,7 @@
 //! it is fatal for many clients.
 
 use frazil_core::PortError;
+use frazil_core::batch::{BatchError, BatchErrorKind};
 use frazil_core::ports::{BatchRefusal, CatalogRefusal, GroupRefusal};
 use frazil_core::topic::NotATopicName;
 pub use kafka_protocol::error::ResponseError as Code;
@@ -68,8 +69,21 @@ pub fn batch_refusal(refusal: BatchRefusal) -> Code {
         BatchRefusal::OutOfOrderSequence => Code::OutOfOrderSequenceNumber,
         BatchRefusal::InvalidProducerEpoch => Code::InvalidProducerEpoch,
         // The segment was given up while its commit was under way: nothing was appended, and
-        // another attempt goes into another segment.
-        BatchRefusal::SealedSegment => Code::NotLeaderOrFollower,
+        // another attempt goes into another segment. Not NOT_LEADER: the batch was staged.
+        BatchRefusal::SealedSegment => Code::NotEnoughReplicas,
+    }
+}
+
+/// A batch is not acceptable.
+pub fn batch(error: &BatchError) -> Code {
+    match error.kind() {
+        BatchErrorKind::Corrupt => Code::CorruptMessage,
+        BatchErrorKind::InvalidRecord => Code::InvalidRecord,
+        BatchErrorKind::TooLarge => Code::MessageTooLarge,
+        BatchErrorKind::UnsupportedCodec => Code::UnsupportedCompressionType,
+        BatchErrorKind::InvalidTimestamp => Code::InvalidTimestamp,
+        // See `api::find_coordinator` for why this code.
+        BatchErrorKind::Transactional => Code::TransactionalIdAuthorizationFailed,
     }
 }
 

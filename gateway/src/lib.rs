@@ -12,11 +12,18 @@
 
 mod api;
 mod config;
+mod connection;
 mod context;
 pub mod dispatch;
 pub mod error;
+mod frames;
+mod metrics;
 pub mod placement;
+mod server;
 pub mod versions;
+pub mod wire;
 
 pub use config::Config;
 pub use context::{ConnInfo, Ctx, Header};
+pub use metrics::Metrics;
+pub use server::Server;

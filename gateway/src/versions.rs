@@ -27,7 +27,13 @@ const fn api(key: ApiKey, min: i16, max: i16) -> Supported {
 
 /// Everything that is advertised, by API key.
 pub const SUPPORTED: &[Supported] = &[
+    api(ApiKey::Metadata, 0, 13),
+    api(ApiKey::FindCoordinator, 0, 6),
     api(ApiKey::ApiVersions, 0, 4),
+    api(ApiKey::InitProducerId, 0, 5),
+    api(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    api(ApiKey::DescribeLogDirs, 1, 4),
+    api(ApiKey::ListPartitionReassignments, 0, 0),
     api(ApiKey::DescribeCluster, 0, 2),
 ];
 

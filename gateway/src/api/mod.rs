@@ -1,5 +1,26 @@
 //! One file per API. Each has `handle(ctx, connection, header, request, version) -> response`;
 //! what a handler cannot do it says inside the response.
 
+use frazil_core::LEADER_EPOCH;
+
+use crate::error::Code;
+
 pub(crate) mod api_versions;
 pub(crate) mod describe_cluster;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod find_coordinator;
+pub(crate) mod init_producer_id;
+pub(crate) mod list_partition_reassignments;
+pub(crate) mod metadata;
+pub(crate) mod offset_for_leader_epoch;
+
+/// Checks the leader epoch that a client believes to be current; -1 says nothing (KIP-320).
+pub(crate) fn check_leader_epoch(current: i32) -> Result<(), Code> {
+    if current == -1 || current == LEADER_EPOCH {
+        Ok(())
+    } else if current > LEADER_EPOCH {
+        Err(Code::UnknownLeaderEpoch)
+    } else {
+        Err(Code::FencedLeaderEpoch)
+    }
+}

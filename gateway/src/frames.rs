@@ -1,0 +1,301 @@
+//! Requests as they come out of a socket: `length i32 | length bytes`.
+//!
+//! - The length is checked before anything is allocated for it. What looks like TLS or HTTP has a
+//!   length beyond any limit, and ends here.
+//! - The buffer grows with the bytes that arrive, at most by doubling.
+//! - A request counts against the gateway's memory from its length on until its answer is
+//!   written; while there is none left, nothing more is read.
+//! - A client that is slower than the timeouts is cut off. Waiting for memory is not held
+//!   against it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::Config;
+
+/// What is read from an idle connection at first.
+const FIRST_READ_BYTES: usize = 8 << 10;
+/// Key, version and correlation id: no request is shorter.
+const LENGTH_MIN: usize = 8;
+
+/// Why there is no further request.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a request of {length} bytes is not between {LENGTH_MIN} and {max} ({guess})")]
+    Length {
+        length: i32,
+        max: usize,
+        guess: &'static str,
+    },
+    #[error("the client was silent or slow for too long")]
+    Timeout,
+    #[error("the connection ended within a request")]
+    CutOff,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A request with the memory it occupies.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) bytes: Bytes,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// Cuts a byte stream into requests.
+pub(crate) struct Frames<R> {
+    io: R,
+    buffer: BytesMut,
+    memory: Arc<Semaphore>,
+    limits: Limits,
+    /// How long the client may be silent before the next request.
+    patience: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    request_bytes_max: usize,
+    memory_bytes: usize,
+    request_timeout: Duration,
+    idle_timeout: Duration,
+}
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    /// Reads from `io`; `memory` is that of all connections, in bytes.
+    pub(crate) fn new(io: R, memory: Arc<Semaphore>, config: &Config) -> Self {
+        Self {
+            io,
+            buffer: BytesMut::new(),
+            memory,
+            limits: Limits {
+                request_bytes_max: config.request_bytes_max,
+                memory_bytes: config.requests_in_flight_bytes_max,
+                request_timeout: config.request_timeout,
+                idle_timeout: config.idle_timeout,
+            },
+            patience: config.first_request_timeout,
+        }
+    }
+
+    /// The next request; `None` if the client has closed the connection between two.
+    ///
+    /// # Cancel safety
+    /// What has been read stays, but the time starts anew.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        let deadline = Instant::now() + self.patience;
+        while self.buffer.is_empty() {
+            if self.read(FIRST_READ_BYTES, deadline).await? == 0 {
+                return Ok(None);
+            }
+        }
+        let mut deadline = deadline.min(Instant::now() + self.limits.request_timeout);
+        while self.buffer.len() < 4 {
+            if self.read(FIRST_READ_BYTES, deadline).await? == 0 {
+                return Err(FrameError::CutOff);
+            }
+        }
+        let length = self.checked_length()?;
+        let before = Instant::now();
+        let permit = self.permit(length).await;
+        deadline += before.elapsed();
+        while self.buffer.len() < 4 + length {
+            let missing = 4 + length - self.buffer.len();
+            let growth = missing.min(self.buffer.len().max(FIRST_READ_BYTES));
+            if self.read(growth, deadline).await? == 0 {
+                return Err(FrameError::CutOff);
+            }
+        }
+        self.buffer.advance(4);
+        let bytes = self.buffer.split_to(length).freeze();
+        if self.buffer.is_empty() {
+            // An idle connection holds no buffer.
+            self.buffer = BytesMut::new();
+        }
+        self.patience = self.limits.idle_timeout;
+        Ok(Some(Frame { bytes, permit }))
+    }
+
+    fn checked_length(&self) -> Result<usize, FrameError> {
+        let prefix = [
+            self.buffer[0],
+            self.buffer[1],
+            self.buffer[2],
+            self.buffer[3],
+        ];
+        let length = i32::from_be_bytes(prefix);
+        let max = self.limits.request_bytes_max;
+        usize::try_from(length)
+            .ok()
+            .filter(|length| (LENGTH_MIN..=max).contains(length))
+            .ok_or(FrameError::Length {
+                length,
+                max,
+                guess: guess(prefix),
+            })
+    }
+
+    async fn permit(&self, length: usize) -> OwnedSemaphorePermit {
+        let bytes = length.min(self.limits.memory_bytes);
+        let permit = Arc::clone(&self.memory).acquire_many_owned(bytes as u32);
+        permit.await.expect("the semaphore is never closed")
+    }
+
+    /// Reads once, up to `bytes`.
+    async fn read(&mut self, bytes: usize, deadline: Instant) -> Result<usize, FrameError> {
+        self.buffer.reserve(bytes);
+        timeout_at(deadline, self.io.read_buf(&mut self.buffer))
+            .await
+            .map_err(|_| FrameError::Timeout)?
+            .map_err(FrameError::Io)
+    }
+}
+
+/// What somebody may have meant by such a length.
+fn guess(prefix: [u8; 4]) -> &'static str {
+    match &prefix {
+        [0x16, 0x03, ..] => "it looks like TLS",
+        b"GET " | b"POST" | b"PUT " | b"HEAD" | b"OPTI" | b"DELE" => "it looks like HTTP",
+        _ => "it does not look like Kafka's protocol",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            request_bytes_max: 1 << 20,
+            requests_in_flight_bytes_max: 1 << 20,
+            ..Config::default()
+        }
+    }
+
+    fn frames<R: AsyncRead + Unpin>(io: R) -> Frames<R> {
+        Frames::new(io, Arc::new(Semaphore::new(1 << 20)), &config())
+    }
+
+    #[tokio::test]
+    async fn requests_come_out_whole_however_they_arrive() {
+        let requests: Vec<Vec<u8>> = [8, 9, 100, 8, 50_000]
+            .iter()
+            .map(|&n| (0..n).map(|i| i as u8).collect())
+            .collect();
+        let mut stream = Vec::new();
+        for request in &requests {
+            stream.extend_from_slice(&(request.len() as i32).to_be_bytes());
+            stream.extend_from_slice(request);
+        }
+        for step in [1, 3, 7, 4096, stream.len()] {
+            let (mut client, server) = tokio::io::duplex(1 << 16);
+            let stream = stream.clone();
+            let sender = tokio::spawn(async move {
+                for chunk in stream.chunks(step) {
+                    client.write_all(chunk).await.unwrap();
+                }
+            });
+            let mut frames = frames(server);
+            for request in &requests {
+                let frame = frames.next().await.unwrap().unwrap();
+                assert_eq!(&frame.bytes[..], &request[..]);
+            }
+            assert!(frames.next().await.unwrap().is_none());
+            sender.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn lengths_out_of_bounds_end_the_connection_without_allocation() {
+        for (bytes, guessed) in [
+            (&b"\x16\x03\x01\x02"[..], "it looks like TLS"),
+            (b"GET / HTTP/1.1", "it looks like HTTP"),
+            (
+                b"\xff\xff\xff\xff",
+                "it does not look like Kafka's protocol",
+            ),
+            (
+                b"\0\0\0\x07abcdefg",
+                "it does not look like Kafka's protocol",
+            ),
+            (b"\0\x10\0\x01", "it does not look like Kafka's protocol"),
+        ] {
+            let mut frames = frames(bytes);
+            match frames.next().await {
+                Err(FrameError::Length { guess, .. }) => assert_eq!(guess, guessed),
+                other => panic!("{bytes:?}: {other:?}"),
+            }
+            assert!(frames.buffer.capacity() <= 2 * FIRST_READ_BYTES);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_clients_are_cut_off() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut silent = frames(server);
+        let start = Instant::now();
+        assert!(matches!(silent.next().await, Err(FrameError::Timeout)));
+        assert_eq!(start.elapsed(), config().first_request_timeout);
+
+        client.write_all(b"\0\0\0\x09abcdefghi").await.unwrap();
+        assert!(silent.next().await.unwrap().is_some());
+        let dribble = tokio::spawn(async move {
+            client.write_all(b"\0\0\0\x09").await.unwrap();
+            loop {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                if client.write_all(b"x").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let start = Instant::now();
+        assert!(matches!(silent.next().await, Err(FrameError::Timeout)));
+        assert_eq!(start.elapsed(), config().request_timeout);
+        drop(silent);
+        dribble.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_waited_for_and_given_back() {
+        let memory = Arc::new(Semaphore::new(10));
+        let config = Config {
+            requests_in_flight_bytes_max: 10,
+            ..config()
+        };
+        let mut stream = Vec::new();
+        for _ in 0..2 {
+            stream.extend_from_slice(b"\0\0\0\x08abcdefgh");
+        }
+        // A request larger than all memory takes all of it, and passes.
+        stream.extend_from_slice(b"\0\0\0\x0cabcdefghijkl");
+        let mut frames = Frames::new(&stream[..], Arc::clone(&memory), &config);
+        let one = frames.next().await.unwrap().unwrap();
+        assert_eq!(memory.available_permits(), 2);
+        let waiting = tokio::time::timeout(Duration::from_secs(60), frames.next()).await;
+        assert!(waiting.is_err(), "there is no memory for a second request");
+        drop(one);
+        assert!(frames.next().await.unwrap().is_some());
+        let large = frames.next().await.unwrap().unwrap();
+        assert_eq!(memory.available_permits(), 0);
+        drop(large);
+        assert_eq!(memory.available_permits(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_within_a_request_is_an_error() {
+        for length in 1..12 {
+            let mut frames = frames(&b"\0\0\0\x08abcdefgh"[..length]);
+            assert!(
+                matches!(frames.next().await, Err(FrameError::CutOff)),
+                "{length}"
+            );
+        }
+    }
+}
