@@ -1,2 +1,25 @@
-//! Frazil binary.
-fn main() {}
+//! The `frazil` binary: understands the command line, does what it says, ends with a code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use frazil::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    // Everything that speaks TLS takes the process's default provider, and panics without one.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        eprintln!("frazil: a TLS provider was installed twice");
+        return ExitCode::FAILURE;
+    }
+    match cli::run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if cli::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("frazil: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

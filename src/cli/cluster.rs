@@ -1,0 +1,86 @@
+//! `frazil cluster`.
+
+use clap::Args;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use serde::Serialize;
+
+use super::client::{ClientArgs, Context};
+use super::output::{self, Table, or_dash};
+
+/// `frazil cluster`.
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Serialize)]
+struct Description {
+    cluster_id: Option<String>,
+    controller: Option<i32>,
+    brokers: Vec<Broker>,
+    topics: usize,
+    partitions: usize,
+}
+
+#[derive(Serialize)]
+struct Broker {
+    id: i32,
+    host: String,
+    port: i32,
+}
+
+impl Cluster {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let connection = self.client.connect()?;
+        let metadata = &connection.metadata;
+        let brokers = metadata.brokers().iter().map(|broker| Broker {
+            id: broker.id(),
+            host: broker.host().to_owned(),
+            port: broker.port(),
+        });
+        let mut cluster = Description {
+            cluster_id: connection
+                .consumer
+                .client()
+                .fetch_cluster_id(connection.timeout),
+            controller: controller(&connection.consumer, self.client.timeout),
+            brokers: brokers.collect(),
+            topics: metadata.topics().len(),
+            partitions: metadata.topics().iter().map(|t| t.partitions().len()).sum(),
+        };
+        cluster.brokers.sort_by_key(|broker| broker.id);
+        if self.json {
+            return output::json(&cluster);
+        }
+        let mut text = format!(
+            "cluster     {}\ncontroller  {}\ntopics      {}\npartitions  {}\n\n",
+            or_dash(cluster.cluster_id),
+            or_dash(cluster.controller),
+            cluster.topics,
+            cluster.partitions,
+        );
+        let mut table = Table::new(&["BROKER", "ADDRESS"]);
+        for broker in cluster.brokers {
+            let address = format!("{}:{}", broker.host, broker.port);
+            table.row(vec![broker.id.to_string(), address]);
+        }
+        text.push_str(&table.render());
+        output::text(&text)
+    }
+}
+
+/// The controller's id, which the library knows and its Rust binding does not tell.
+#[allow(unsafe_code, reason = "one call that the binding lacks")]
+fn controller(consumer: &BaseConsumer<Context>, timeout_s: u32) -> Option<i32> {
+    let timeout_ms = i32::try_from(timeout_s).unwrap_or(60).saturating_mul(1000);
+    // SAFETY: the pointer is that of a live client for the duration of the call, which keeps
+    // nothing of it.
+    let id = unsafe {
+        rdkafka::bindings::rd_kafka_controllerid(consumer.client().native_ptr(), timeout_ms)
+    };
+    (id >= 0).then_some(id)
+}
