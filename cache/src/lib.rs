@@ -1,1 +1,275 @@
-//! Frazil's data plane: write-ahead log, flush pipeline, tail, block cache
+//! Frazil's data plane: what happens to record batches between the protocol and the object store.
+//!
+//! ```text
+//!            ┌─► write-ahead log (local durability) ─┐
+//! append ────┤                                       ├─► commit ─► acknowledged, readable
+//!            └─► open segment ─► sealed ─► uploaded ─┘
+//!
+//! read ◄──── tail (memory) ◄──── blocks (memory, disk) ◄──── object store
+//! ```
+//!
+//! # Positions
+//!
+//! A batch goes through stages, and a stage is never reached before the ones in front of it. Along
+//! the batches of one gateway, in the order of the calls of [`Cache::append`], the stages are
+//! positions, and their order is
+//!
+//! ```text
+//! Durability::Object    settled ≤ committed ≤ uploaded  ≤ sealed ≤ appended
+//! Durability::Local     settled ≤ uploaded and moved ≤ committed ≤ synced ≤ appended
+//! write-ahead log       truncated ≤ moved ≤ committed ≤ synced ≤ written
+//! ```
+//!
+//! A batch is acknowledged when it is *committed*: at `Object` the segment is in the object store
+//! by then, at `Local` the batch is synced in the write-ahead log. Only then it has an offset, and
+//! readers find it. `flush::pipeline` keeps the order, and asserts it.
+//!
+//! # What a crash leaves
+//!
+//! | crash | `Object` | `Local` |
+//! |---|---|---|
+//! | before the commit | not acknowledged; an object without reference, which is collected | not acknowledged; bytes in the log that nobody expects, which are discarded |
+//! | after the commit | acknowledged or not, it stands | it stands, in the log: the next start uploads it and moves it |
+//! | disk lost after the commit | nothing | batches whose segment was not committed yet are lost: the level promises no more |
+//!
+//! Invariant: this crate knows nothing of Kafka's requests and error codes, or of how the quorum
+//! works: it meets the quorum through `Sequencer` and `LogIndex`.
+
+mod backoff;
+mod budget;
+pub mod config;
+mod error;
+mod flush;
+mod metrics;
+mod read;
+mod tail;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frazil_core::env::{Disk, Ids};
+use frazil_core::ports::{BatchInfo, LogIndex, Sequencer};
+use frazil_core::{BrokerEpoch, BrokerId, Extent, Offset, TopicPartition};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::sync::Semaphore;
+
+pub use budget::Reservation;
+pub use config::{BlockDisk, Config, PutBudget, WalConfig};
+pub use error::{AppendError, Error, ReadError};
+pub use flush::{Pending, Service};
+pub use metrics::{Metrics, Stats};
+pub use read::{Read, ReadRequest};
+
+use budget::Budget;
+use flush::commit::Committer;
+use flush::pipeline::Pipeline;
+use flush::policy::Policy;
+use flush::upload::Uploader;
+use flush::{Inbox, ServiceParts};
+use read::Reader;
+use read::blocks::Blocks;
+use tail::Tail;
+
+/// What the acknowledgement of a batch needs, besides the commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// The batch is in the object store.
+    Object,
+    /// The batch is synced in this gateway's write-ahead log, or better.
+    Local,
+}
+
+/// A batch to be appended.
+#[derive(Clone, Debug)]
+pub struct AppendBatch {
+    /// To which partition.
+    pub partition: TopicPartition,
+    /// What the state machine must know of it.
+    pub info: BatchInfo,
+    /// Exactly one validated record batch.
+    pub bytes: Bytes,
+    /// What its acknowledgement needs.
+    pub durability: Durability,
+}
+
+/// An acknowledged append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of the batch's first record.
+    pub base_offset: Offset,
+    /// The partition's log start offset.
+    pub log_start: Offset,
+    /// The batch had been appended before, at this offset.
+    pub duplicate: bool,
+}
+
+/// What a cache works with.
+pub struct Parts {
+    /// This gateway.
+    pub broker: BrokerId,
+    /// Its registration.
+    pub epoch: BrokerEpoch,
+    /// The cluster's id, which segments carry.
+    pub cluster: String,
+    /// The object store, without retries of its own.
+    pub store: Arc<dyn ObjectStore>,
+    /// What precedes `segments/` in the keys of this cluster's objects.
+    pub prefix: Path,
+    /// Where offsets come from.
+    pub sequencer: Arc<dyn Sequencer>,
+    /// Where offsets are.
+    pub index: Arc<dyn LogIndex>,
+    /// The disk of the write-ahead log.
+    pub disk: Arc<dyn Disk>,
+    /// Randomness.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// The data plane of one gateway. Cloning is cheap and shares it.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    append_timeout: std::time::Duration,
+    budget: Budget,
+    inbox: Arc<Inbox>,
+    reader: Reader,
+    metrics: Metrics,
+}
+
+impl Cache {
+    /// Opens the data plane, and recovers what the write-ahead log holds. Reads work at once,
+    /// appends once the service runs.
+    ///
+    /// # Errors
+    /// If a setting is out of its limits, the disk fails, or acknowledged batches are missing in
+    /// the write-ahead log.
+    pub async fn start(config: Config, parts: Parts) -> Result<(Self, Service), Error> {
+        config.validate()?;
+        let metrics = Metrics::default();
+        let budget = Budget::new(config.buffer_bytes);
+        let inbox = Arc::new(Inbox::default());
+        let tail = Arc::new(Tail::new(config.tail_bytes, metrics.clone()));
+        let blocks = Blocks::open(
+            &config,
+            Arc::clone(&parts.store),
+            parts.prefix.clone(),
+            Arc::clone(&parts.ids),
+            metrics.clone(),
+        )
+        .await?;
+        let reader = Reader::new(
+            parts.broker,
+            Arc::clone(&parts.index),
+            Arc::clone(&tail),
+            blocks,
+            metrics.clone(),
+        );
+        let pipeline = Pipeline::new(parts.broker, parts.epoch, Policy::new(&config), None);
+        let service = Service::new(ServiceParts {
+            epoch: parts.epoch,
+            pipeline,
+            inbox: Arc::clone(&inbox),
+            budget: budget.clone(),
+            tail,
+            uploader: Uploader {
+                store: parts.store,
+                prefix: parts.prefix,
+                cluster: parts.cluster,
+                local_store: config.local_store,
+                ids: Arc::clone(&parts.ids),
+                metrics: metrics.clone(),
+                slots: Arc::new(Semaphore::new(config.uploads_max)),
+            },
+            committer: Committer {
+                sequencer: parts.sequencer,
+                index: parts.index,
+                ids: parts.ids,
+                metrics: metrics.clone(),
+            },
+            metrics: metrics.clone(),
+        });
+        let shared = Arc::new(Shared {
+            append_timeout: config.append_timeout,
+            budget,
+            inbox,
+            reader,
+            metrics,
+        });
+        Ok((Self { shared }, service))
+    }
+
+    /// Waits until there is room for so many bytes of batches. This is what holds producers back:
+    /// reserve once for a whole request, before or while it is read, and
+    /// [`split`](Reservation::split) the reservation over its batches.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the service has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses the place in the queue, nothing else.
+    pub async fn reserve(&self, bytes: usize) -> Result<Reservation, Error> {
+        self.shared.budget.reserve(bytes).await
+    }
+
+    /// Appends a batch. Batches of one partition get offsets in the order of these calls. The
+    /// reservation is held until the batch is settled.
+    ///
+    /// # Panics
+    /// If `info.length` is not the length of `bytes`, or there is no tokio runtime.
+    pub fn append(&self, batch: AppendBatch, reservation: Reservation) -> Pending {
+        self.shared
+            .inbox
+            .append(batch, reservation, self.shared.append_timeout)
+    }
+
+    /// Reads batches from an offset on. Returns nothing at or past the end of the log.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; an error comes only if nothing could be read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe; fetches that have begun go on, and fill the cache.
+    pub async fn read(&self, request: ReadRequest) -> Result<Read, ReadError> {
+        self.shared.reader.read(&request).await
+    }
+
+    /// All batches of an extent with their base offsets, not stamped.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::read`].
+    pub async fn read_extent(
+        &self,
+        partition: TopicPartition,
+        extent: &Extent,
+    ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
+        self.shared.reader.read_extent(partition, extent).await
+    }
+
+    /// Flushes everything that was appended before, and waits until it is settled, or the service
+    /// has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe; the flush goes on.
+    pub async fn drain(&self) {
+        self.shared.inbox.flush().await;
+    }
+
+    /// The metrics, to be registered.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> Stats {
+        self.shared.metrics.stats()
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong, by whom it is asked.
+
+use frazil_core::ports::BatchRefusal;
+use frazil_core::{BrokerId, Offset, PortError, TopicPartition};
+
+/// The cache cannot start, or can no longer run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting is out of its limits.
+    #[error("{0}")]
+    Config(String),
+    /// The local disk failed. What it holds is kept, and may be needed.
+    #[error("the write-ahead log cannot {what}: {source}")]
+    Wal {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: std::io::Error,
+    },
+    /// Acknowledged batches that only this gateway's write-ahead log holds cannot be read from
+    /// it.
+    #[error(
+        "the write-ahead log has lost acknowledged batches: partition {partition}, offsets {base} \
+         to {end}: {reason}"
+    )]
+    WalLost {
+        /// Whose batches.
+        partition: TopicPartition,
+        /// First offset.
+        base: Offset,
+        /// One past the last.
+        end: Offset,
+        /// What was found instead.
+        reason: String,
+    },
+    /// The metadata quorum could not be asked.
+    #[error(transparent)]
+    Metadata(#[from] PortError),
+    /// This node's registration has been superseded; it can commit nothing any more.
+    #[error("this node has been superseded: {0}")]
+    Fenced(String),
+    /// The disk part of the block cache cannot be used.
+    #[error("the block cache cannot be opened: {0}")]
+    BlockCache(String),
+    /// The cache is shutting down.
+    #[error("the cache is closed")]
+    Closed,
+}
+
+/// Why an append was not acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The state machine refused the batch.
+    #[error(transparent)]
+    Refused(#[from] BatchRefusal),
+    /// It did not happen and will not; it may be tried again.
+    #[error("the append did not happen: {0}")]
+    Unavailable(String),
+    /// It may have happened, or may yet.
+    #[error("the outcome of the append is unknown: {0}")]
+    Indeterminate(String),
+    /// It did not happen: this node's registration has been superseded.
+    #[error("the append did not happen: this node has been superseded: {0}")]
+    Fenced(String),
+}
+
+/// Why a read failed. Nothing is known about the log from it: the offsets asked for may exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The image has no such partition.
+    #[error("partition {0} does not exist")]
+    UnknownPartition(TopicPartition),
+    /// The batches are in the write-ahead log of another gateway and nowhere else yet.
+    #[error("the batches are in the write-ahead log of broker {broker}")]
+    ElsewhereInWal {
+        /// Which one.
+        broker: BrokerId,
+    },
+    /// The object is not there, even by the newest index.
+    #[error("{what} is not there")]
+    NotFound {
+        /// Which object.
+        what: String,
+    },
+    /// The bytes are not the batches that the index says they are.
+    #[error("{what} is corrupt: {reason}")]
+    Corrupt {
+        /// Which bytes.
+        what: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The object store failed for longer than the read may take.
+    #[error("the object store failed: {0}")]
+    Store(String),
+    /// The metadata quorum could not be asked for the newest index.
+    #[error(transparent)]
+    Metadata(#[from] PortError),
+}

@@ -1,0 +1,1005 @@
+//! The order of everything between an append and its acknowledgement. Pure: no clock, no I/O.
+//!
+//! ```text
+//!  stage ──► open segment ──seal──► uploading ──► uploaded ──┐
+//!     │          │ its local batches form groups             ├─► one commit in flight ──► settled
+//!     └──────────┴──► group: forming ─► writing ─► synced ───┘
+//! ```
+//!
+//! Every batch enters the open segment, in the order of the calls. Batches with
+//! [`Durability::Local`](crate::Durability) also form a *group* for the write-ahead log. A group
+//! belongs to one segment: sealing the segment closes its group.
+//!
+//! Invariants, each of which holds some promise:
+//!
+//! - Segments are committed in the order in which they were sealed, a group is committed before
+//!   its segment, and one commit is in flight at a time. With the next one, the offsets of a
+//!   partition are in the order of the calls.
+//! - A local batch does not overtake an object batch of its partition: while one is not settled,
+//!   local batches of that partition become object batches, whose promise is the stronger one.
+//! - A segment is committed only when it is durable, a group only when it is synced. Nothing is
+//!   acknowledged before its commit.
+//! - A segment's commit moves exactly those of its local batches which the state has appended,
+//!   never a refused or repeated one, so the state's extents and the log agree.
+//! - `sealed_below` never passes a segment that may still be committed, and passes every segment
+//!   that was given up before anything later is committed.
+//!
+//! # Unknown outcomes
+//! If the outcome of a commit stays unknown, its batches are answered so, and the pipeline goes
+//! on behind a *fence*: an empty commit that has succeeded, after which the unknown one can no
+//! longer take effect. What the state then says of the write-ahead log decides about the local
+//! batches: those which are still expected there go into a later segment.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use frazil_core::ports::{
+    Append, BatchInfo, BatchOutcome, BatchRefusal, Commit, CommitOutcome, Move, SegmentInfo,
+};
+use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, TopicPartition};
+
+use super::policy::{Open, Policy, Verdict};
+use crate::{AppendError, Appended, Durability};
+
+/// A batch, by the order of the calls.
+pub(crate) type Ticket = u64;
+
+/// The size of an entry of a segment's footer.
+const FOOTER_ENTRY: usize = 64;
+
+/// The most batches that one commit carries, so that a backlog does not become one huge command.
+const COMMIT_BATCHES_MAX: usize = 8192;
+
+/// What the task around the machine has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Build a segment from these batches under this name and make it durable in the store; then
+    /// [`Pipeline::uploaded`], or [`Pipeline::name_taken`].
+    Upload {
+        seal: u64,
+        id: SegmentId,
+        batches: Vec<(Ticket, TopicPartition)>,
+    },
+    /// Write these batches into the log and sync it; then [`Pipeline::wal_synced`] or
+    /// [`Pipeline::wal_failed`]. There is one such effect at a time.
+    WriteWal(Vec<(Ticket, TopicPartition)>),
+    /// Commit; then [`Pipeline::committed`], [`Pipeline::commit_unknown`] behind a fence with the
+    /// same `sealed_below`, or [`Pipeline::fenced`]. There is one such effect at a time.
+    Commit(Commit),
+    /// The batch has its answer.
+    Answer(Ticket, Result<Appended, AppendError>),
+    /// A segment is through, and with it the bytes of these batches.
+    Settled { tickets: Vec<Ticket> },
+    /// Positions of the log below this one are no longer needed.
+    TruncateWal(u64),
+}
+
+/// What is known of a batch's place in the log of its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Its segment's commit will tell.
+    Object,
+    /// Its group's commit will tell.
+    Local,
+    /// The state has it, in the write-ahead log; its segment's commit moves it.
+    At(Offset),
+    /// It will not be, or is already elsewhere.
+    Nowhere,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    ticket: Ticket,
+    partition: TopicPartition,
+    info: BatchInfo,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Open,
+    Uploading,
+    /// Where each slot's batch begins in the object, and the object's size.
+    Uploaded {
+        starts: Vec<u32>,
+        bytes: u64,
+    },
+}
+
+/// A segment; the last of [`Pipeline::segments`] is the open one.
+#[derive(Debug)]
+struct Segment {
+    /// Counts seals; never changes, while the name may.
+    seal: u64,
+    number: u64,
+    stage: Stage,
+    slots: Vec<Slot>,
+    bytes: usize,
+    since: Option<Duration>,
+    awaited_since: Option<Duration>,
+    flush: bool,
+    /// The first position of the write-ahead log that it still needs.
+    wal_start: Option<u64>,
+    /// The local batches that are not in a group yet.
+    forming: Vec<usize>,
+    /// Groups of it that are not settled.
+    groups: usize,
+}
+
+/// Local batches that are synced together.
+#[derive(Debug)]
+struct Group {
+    seal: u64,
+    members: Vec<usize>,
+    stage: GroupStage,
+}
+
+#[derive(Debug)]
+enum GroupStage {
+    Queued,
+    Writing,
+    /// Where each member's batch begins in the write-ahead log.
+    Synced(Vec<u64>),
+}
+
+/// A batch of a commit: the segment by its seal, and the slot.
+type SlotRef = (u64, usize);
+
+#[derive(Debug)]
+struct InFlight {
+    /// For each append of the commit, its batches.
+    appends: Vec<Vec<SlotRef>>,
+    /// Members of committed groups with their positions.
+    wal: Vec<(SlotRef, u64)>,
+    /// Seals of the groups, one per group.
+    groups: Vec<u64>,
+    /// Segments, which are in front of [`Pipeline::segments`] meanwhile.
+    segments: usize,
+}
+
+/// A recovered batch: the state has it at this offset.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) ticket: Ticket,
+    pub(crate) partition: TopicPartition,
+    pub(crate) info: BatchInfo,
+    pub(crate) offset: Offset,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+    policy: Policy,
+    /// Sealed segments in the order of their seals, then the open one. Never empty.
+    segments: VecDeque<Segment>,
+    groups: VecDeque<Group>,
+    in_flight: Option<InFlight>,
+    next_number: u64,
+    /// Object batches that are not settled, by partition.
+    awaiting: HashMap<TopicPartition, usize>,
+    wal: WalState,
+    /// What has come up between two pumps.
+    effects: Vec<Effect>,
+}
+
+#[derive(Debug)]
+struct WalState {
+    usable: bool,
+    /// Bytes that local batches may take.
+    limit: u64,
+    /// Bytes of local batches whose segment is not settled.
+    held: u64,
+    /// Everything below is durable.
+    synced: u64,
+    /// What [`Effect::TruncateWal`] has said.
+    truncated: u64,
+    writing: bool,
+}
+
+impl Segment {
+    fn new(seal: u64) -> Self {
+        Self {
+            seal,
+            number: 0,
+            stage: Stage::Open,
+            slots: Vec::new(),
+            bytes: 0,
+            since: None,
+            awaited_since: None,
+            flush: false,
+            wal_start: None,
+            forming: Vec::new(),
+            groups: 0,
+        }
+    }
+
+    /// The slots in the order of their bytes, if the segment is uploaded.
+    fn by_start(&self) -> Vec<(u32, usize)> {
+        let Stage::Uploaded { starts, .. } = &self.stage else {
+            return Vec::new();
+        };
+        let mut order: Vec<_> = starts.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        order
+    }
+}
+
+impl Pipeline {
+    /// `wal_limit`: bytes that local batches may take in the write-ahead log; `None`: there is
+    /// none, and every batch is an object batch.
+    pub(crate) fn new(
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        policy: Policy,
+        wal_limit: Option<u64>,
+    ) -> Self {
+        Self {
+            broker,
+            epoch,
+            policy,
+            segments: VecDeque::from([Segment::new(0)]),
+            groups: VecDeque::new(),
+            in_flight: None,
+            next_number: 0,
+            awaiting: HashMap::new(),
+            wal: WalState {
+                usable: wal_limit.is_some(),
+                limit: wal_limit.unwrap_or(0),
+                held: 0,
+                synced: 0,
+                truncated: 0,
+                writing: false,
+            },
+            effects: Vec::new(),
+        }
+    }
+
+    // -- events ------------------------------------------------------------------------------
+
+    /// Takes a batch. Tickets are in the order of the calls.
+    pub(crate) fn stage(
+        &mut self,
+        ticket: Ticket,
+        partition: TopicPartition,
+        info: BatchInfo,
+        durability: Durability,
+        now: Duration,
+    ) -> Result<(), AppendError> {
+        let local = durability == Durability::Local
+            && self.wal.usable
+            && !self.awaiting.contains_key(&partition);
+        if local {
+            if self.wal.held + u64::from(info.length) > self.wal.limit {
+                return Err(AppendError::Unavailable(
+                    "the write-ahead log is full of batches that wait for their upload".into(),
+                ));
+            }
+            self.wal.held += u64::from(info.length);
+        } else {
+            *self.awaiting.entry(partition).or_default() += 1;
+        }
+        let open = self.room(info.length, now);
+        if local {
+            open.forming.push(open.slots.len());
+        } else {
+            open.awaited_since.get_or_insert(now);
+        }
+        open.put(
+            Slot {
+                ticket,
+                partition,
+                info,
+                place: if local { Place::Local } else { Place::Object },
+            },
+            now,
+        );
+        Ok(())
+    }
+
+    /// Takes batches that the state expects in the write-ahead log of an earlier run.
+    pub(crate) fn stage_recovered(&mut self, batch: &Recovered, now: Duration) {
+        self.wal.held += u64::from(batch.info.length);
+        let open = self.room(batch.info.length, now);
+        open.flush = true;
+        open.put(
+            Slot {
+                ticket: batch.ticket,
+                partition: batch.partition,
+                info: batch.info,
+                place: Place::At(batch.offset),
+            },
+            now,
+        );
+    }
+
+    /// Somebody wants everything settled. Answers the seal below which that is the case once
+    /// [`Self::settled_below`] has reached it.
+    pub(crate) fn flush(&mut self) -> u64 {
+        let open = self.open();
+        if open.slots.is_empty() {
+            open.seal
+        } else {
+            open.flush = true;
+            open.seal + 1
+        }
+    }
+
+    /// Bytes of local batches that are not in a settled segment.
+    pub(crate) fn wal_held(&self) -> u64 {
+        self.wal.held
+    }
+
+    /// Segments with a lower seal are settled.
+    pub(crate) fn settled_below(&self) -> u64 {
+        self.segments[0].seal
+    }
+
+    /// A segment is durable under the name last given. `starts` says where the batches begin, in
+    /// the order in which the effect listed them.
+    pub(crate) fn uploaded(&mut self, seal: u64, starts: Vec<u32>, bytes: u64) {
+        let segment = self.segment(seal);
+        assert_eq!(starts.len(), segment.slots.len(), "segment {seal}");
+        segment.stage = Stage::Uploaded { starts, bytes };
+    }
+
+    /// The segment's name turned out to be taken by a different object: it gets another one.
+    pub(crate) fn name_taken(&mut self, seal: u64) -> Effect {
+        let number = self.next_number;
+        self.next_number += 1;
+        let epoch = self.epoch;
+        let segment = self.segment(seal);
+        segment.number = number;
+        Effect::Upload {
+            seal,
+            id: SegmentId::new(epoch, number),
+            batches: segment.batches(),
+        }
+    }
+
+    /// The batches of the last [`Effect::WriteWal`] are durable, at these positions, in its order;
+    /// the log ends at `end`.
+    pub(crate) fn wal_synced(&mut self, positions: &[u64], end: u64) {
+        let mut positions = positions.iter().copied();
+        self.wal.writing = false;
+        self.wal.synced = end;
+        for group in &mut self.groups {
+            if !matches!(group.stage, GroupStage::Writing) {
+                continue;
+            }
+            let own: Vec<u64> = positions.by_ref().take(group.members.len()).collect();
+            assert_eq!(own.len(), group.members.len(), "a position is missing");
+            let segment = find(&mut self.segments, group.seal);
+            let first = own.iter().copied().min();
+            segment.wal_start = segment.wal_start.into_iter().chain(first).min();
+            group.stage = GroupStage::Synced(own);
+        }
+        assert!(positions.next().is_none(), "a position too many");
+    }
+
+    /// The batches of the last [`Effect::WriteWal`] could not be written. They, and with
+    /// `for_good` all later ones, become object batches: they stand in their segment anyway, and
+    /// nothing was promised yet.
+    pub(crate) fn wal_failed(&mut self, for_good: bool, now: Duration) {
+        self.wal.writing = false;
+        self.wal.usable &= !for_good;
+        let mut kept = VecDeque::new();
+        for group in std::mem::take(&mut self.groups) {
+            let raise = match group.stage {
+                GroupStage::Writing => true,
+                GroupStage::Queued => for_good,
+                GroupStage::Synced(_) => false,
+            };
+            if raise {
+                let segment = find(&mut self.segments, group.seal);
+                segment.groups -= 1;
+                raise_to_object(
+                    segment,
+                    &group.members,
+                    &mut self.awaiting,
+                    &mut self.wal,
+                    now,
+                );
+            } else {
+                kept.push_back(group);
+            }
+        }
+        self.groups = kept;
+        // Behind a batch that was raised, the others of its partition must not stay local.
+        let rest: Vec<u64> = self
+            .groups
+            .iter()
+            .filter(|g| g.is_queued())
+            .map(|g| g.seal)
+            .collect();
+        for seal in rest {
+            self.raise_queued(seal, now);
+        }
+        let awaiting = self.awaiting.clone();
+        let usable = self.wal.usable;
+        let open = self.segments.back_mut().expect("there is an open segment");
+        let forming = std::mem::take(&mut open.forming);
+        let (raised, stay): (Vec<_>, Vec<_>) = forming
+            .into_iter()
+            .partition(|&slot| !usable || awaiting.contains_key(&open.slots[slot].partition));
+        open.forming = stay;
+        raise_to_object(open, &raised, &mut self.awaiting, &mut self.wal, now);
+    }
+
+    /// The commit in flight has succeeded.
+    pub(crate) fn committed(&mut self, outcome: &CommitOutcome) -> Vec<Effect> {
+        let in_flight = self.in_flight.take().expect("a commit is in flight");
+        let mut effects = Vec::new();
+        assert_eq!(
+            outcome.appends.len(),
+            in_flight.appends.len(),
+            "one outcome per append"
+        );
+        for (append, slots) in outcome.appends.iter().zip(&in_flight.appends) {
+            assert_eq!(append.batches.len(), slots.len(), "one outcome per batch");
+            for (batch, &(seal, index)) in append.batches.iter().zip(slots) {
+                let answer = answer(*batch, append.log_start);
+                let place = match batch {
+                    BatchOutcome::Appended(offset) => Place::At(*offset),
+                    BatchOutcome::Duplicate(_) | BatchOutcome::Refused(_) => Place::Nowhere,
+                };
+                let ticket = self.settle(seal, index, place);
+                effects.push(Effect::Answer(ticket, answer));
+            }
+        }
+        self.release_groups(&in_flight);
+        self.release_segments(in_flight.segments, &mut effects);
+        effects
+    }
+
+    /// The outcome of the commit in flight is not known, and it can no longer take effect. `wal`
+    /// is what the state expects of this gateway's log by now, of any epoch.
+    pub(crate) fn commit_unknown(
+        &mut self,
+        reason: &str,
+        wal: &[(TopicPartition, Extent)],
+        now: Duration,
+    ) -> Vec<Effect> {
+        let in_flight = self.in_flight.take().expect("a commit is in flight");
+        let mut effects = Vec::new();
+        let unknown = || Err(AppendError::Indeterminate(reason.to_owned()));
+        let mut offsets = self.offsets_in_wal(&in_flight.wal, wal);
+        for &(seal, index) in in_flight.appends.iter().flatten() {
+            let place = offsets
+                .remove(&(seal, index))
+                .map_or(Place::Nowhere, Place::At);
+            let ticket = self.settle(seal, index, place);
+            effects.push(Effect::Answer(ticket, unknown()));
+        }
+        self.release_groups(&in_flight);
+        // What the given-up segments should have moved and has not moved goes into the open one.
+        for position in 0..in_flight.segments {
+            let segment = &mut self.segments[position];
+            let start = segment.wal_start;
+            let (again, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut segment.slots)
+                .into_iter()
+                .partition(|slot| matches!(slot.place, Place::At(offset) if expected(wal, slot.partition, offset)));
+            segment.slots = rest;
+            if again.is_empty() {
+                continue;
+            }
+            for slot in again {
+                let open = self.room(slot.info.length, now);
+                open.wal_start = open.wal_start.into_iter().chain(start).min();
+                open.put(slot, now);
+            }
+        }
+        self.release_segments(in_flight.segments, &mut effects);
+        effects
+    }
+
+    /// Nothing can be committed any more. Everything that has no answer gets one. `unknown`: the
+    /// commit in flight may have happened before.
+    pub(crate) fn fenced(&mut self, reason: &str, unknown: bool) -> Vec<Effect> {
+        let in_flight: HashSet<SlotRef> = self
+            .in_flight
+            .iter()
+            .filter(|_| unknown)
+            .flat_map(|in_flight| in_flight.appends.iter().flatten().copied())
+            .collect();
+        let mut effects = Vec::new();
+        for segment in &self.segments {
+            for (index, slot) in segment.slots.iter().enumerate() {
+                if !matches!(slot.place, Place::Object | Place::Local) {
+                    continue;
+                }
+                let reason = reason.to_owned();
+                let error = if in_flight.contains(&(segment.seal, index)) {
+                    AppendError::Indeterminate(reason)
+                } else {
+                    AppendError::Fenced(reason)
+                };
+                effects.push(Effect::Answer(slot.ticket, Err(error)));
+            }
+        }
+        effects
+    }
+
+    // -- what is to be done --------------------------------------------------------------------
+
+    /// What is to be done now, and when to ask again at the latest.
+    pub(crate) fn pump(&mut self, now: Duration) -> (Vec<Effect>, Option<Duration>) {
+        let wake = self.judge(now);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.write_wal(&mut effects);
+        self.commit(&mut effects);
+        let truncated = self
+            .segments
+            .iter()
+            .filter_map(|segment| segment.wal_start)
+            .min();
+        let truncated = truncated.unwrap_or(self.wal.synced);
+        if truncated > self.wal.truncated {
+            self.wal.truncated = truncated;
+            effects.push(Effect::TruncateWal(truncated));
+        }
+        (effects, wake)
+    }
+
+    fn judge(&mut self, now: Duration) -> Option<Duration> {
+        match self.verdict(now) {
+            Verdict::Wait => None,
+            Verdict::WaitUntil(at) => Some(at),
+            Verdict::Seal => {
+                self.seal();
+                None
+            }
+        }
+    }
+
+    fn verdict(&mut self, now: Duration) -> Verdict {
+        let uploading = |segment: &&Segment| matches!(segment.stage, Stage::Uploading);
+        let busy = self.segments.iter().filter(uploading).count();
+        let open = self.segments.back().expect("there is an open segment");
+        let facts = Open {
+            bytes: open.bytes,
+            since: open.since,
+            awaited_since: open.awaited_since,
+            flush: open.flush,
+        };
+        self.policy.judge(&facts, busy, now)
+    }
+
+    fn seal(&mut self) {
+        let open = self.segments.back_mut().expect("there is an open segment");
+        open.stage = Stage::Uploading;
+        open.number = self.next_number;
+        self.next_number += 1;
+        self.effects.push(Effect::Upload {
+            seal: open.seal,
+            id: SegmentId::new(self.epoch, open.number),
+            batches: open.batches(),
+        });
+        if let Some(group) = close_group(open) {
+            self.groups.push_back(group);
+        }
+        let next = Segment::new(open.seal + 1);
+        self.segments.push_back(next);
+    }
+
+    fn write_wal(&mut self, effects: &mut Vec<Effect>) {
+        if self.wal.writing {
+            return;
+        }
+        if let Some(group) = close_group(self.open()) {
+            self.groups.push_back(group);
+        }
+        let mut batches = Vec::new();
+        for group in self.groups.iter_mut().filter(|group| group.is_queued()) {
+            group.stage = GroupStage::Writing;
+            let segment = find(&mut self.segments, group.seal);
+            batches.extend(group.members.iter().map(|&slot| {
+                let slot = &segment.slots[slot];
+                (slot.ticket, slot.partition)
+            }));
+        }
+        if !batches.is_empty() {
+            self.wal.writing = true;
+            effects.push(Effect::WriteWal(batches));
+        }
+    }
+
+    fn commit(&mut self, effects: &mut Vec<Effect>) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let mut commit = Commit {
+            broker: self.broker,
+            epoch: self.epoch,
+            sealed_below: 0,
+            segments: Vec::new(),
+            appends: Vec::new(),
+            moves: Vec::new(),
+        };
+        let mut in_flight = InFlight {
+            appends: Vec::new(),
+            wal: Vec::new(),
+            groups: Vec::new(),
+            segments: 0,
+        };
+        let mut batches = 0;
+        self.commit_groups(&mut commit, &mut in_flight, &mut batches);
+        self.commit_segments(&mut commit, &mut in_flight, &mut batches);
+        if commit.appends.is_empty() && commit.moves.is_empty() {
+            // Segments in which nothing is left to be committed are given up.
+            self.release_segments(in_flight.segments, effects);
+            return;
+        }
+        let outstanding = self.segments.iter().skip(in_flight.segments);
+        let outstanding = outstanding.filter(|segment| !matches!(segment.stage, Stage::Open));
+        let sealed_below = outstanding.map(|segment| segment.number).min();
+        commit.sealed_below = sealed_below.unwrap_or(self.next_number);
+        self.in_flight = Some(in_flight);
+        effects.push(Effect::Commit(commit));
+    }
+
+    fn commit_groups(
+        &mut self,
+        commit: &mut Commit,
+        in_flight: &mut InFlight,
+        batches: &mut usize,
+    ) {
+        while let Some(group) = self.groups.front()
+            && let GroupStage::Synced(positions) = &group.stage
+            && (*batches == 0 || *batches + group.members.len() <= COMMIT_BATCHES_MAX)
+        {
+            *batches += group.members.len();
+            let segment = find(&mut self.segments, group.seal);
+            let mut order: Vec<(u64, usize)> = positions
+                .iter()
+                .copied()
+                .zip(group.members.iter().copied())
+                .collect();
+            order.sort_unstable();
+            let mut runs = Runs::default();
+            for (start, index) in order {
+                let slot = &segment.slots[index];
+                in_flight.wal.push(((group.seal, index), start));
+                let location = |start, length| Location::Wal {
+                    broker: self.broker,
+                    epoch: self.epoch,
+                    start,
+                    length,
+                };
+                runs.add(
+                    commit,
+                    in_flight,
+                    (group.seal, index),
+                    slot,
+                    start,
+                    location,
+                );
+            }
+            in_flight.groups.push(group.seal);
+            self.groups.pop_front();
+        }
+    }
+
+    fn commit_segments(
+        &mut self,
+        commit: &mut Commit,
+        in_flight: &mut InFlight,
+        batches: &mut usize,
+    ) {
+        for segment in &self.segments {
+            let Stage::Uploaded { bytes, .. } = segment.stage else {
+                break;
+            };
+            if segment.groups > 0
+                || (*batches > 0 && *batches + segment.slots.len() > COMMIT_BATCHES_MAX)
+            {
+                break;
+            }
+            *batches += segment.slots.len();
+            in_flight.segments += 1;
+            let id = SegmentId::new(self.epoch, segment.number);
+            let before = (commit.appends.len(), commit.moves.len());
+            let mut runs = Runs::default();
+            let mut moving: Option<(Move, u64)> = None;
+            for (start, index) in segment.by_start() {
+                let slot = &segment.slots[index];
+                let location = |start: u64, length| Location::Segment {
+                    id,
+                    start: start as u32,
+                    length,
+                };
+                match slot.place {
+                    Place::Object => {
+                        runs.add(
+                            commit,
+                            in_flight,
+                            (segment.seal, index),
+                            slot,
+                            start.into(),
+                            location,
+                        );
+                    }
+                    Place::At(offset) => {
+                        let length = slot.info.length;
+                        let fits = |(run, end): &(Move, u64)| {
+                            run.partition == slot.partition
+                                && run.end == offset
+                                && *end == u64::from(start)
+                        };
+                        if let Some((run, end)) = moving.as_mut().filter(|run| fits(run)) {
+                            run.end = offset + slot.info.records;
+                            *end += u64::from(length);
+                            run.to = location(
+                                *end - u64::from(run.to.length() + length),
+                                run.to.length() + length,
+                            );
+                        } else {
+                            commit.moves.extend(moving.take().map(|(run, _)| run));
+                            let run = Move {
+                                partition: slot.partition,
+                                base: offset,
+                                end: offset + slot.info.records,
+                                to: location(start.into(), length),
+                            };
+                            moving = Some((run, u64::from(start) + u64::from(length)));
+                        }
+                    }
+                    Place::Nowhere => {}
+                    Place::Local => unreachable!("a segment without groups has no local batch"),
+                }
+            }
+            commit.moves.extend(moving.map(|(run, _)| run));
+            if before != (commit.appends.len(), commit.moves.len()) {
+                commit.segments.push(SegmentInfo { id, bytes });
+            }
+        }
+    }
+
+    // -- helpers -------------------------------------------------------------------------------
+
+    fn open(&mut self) -> &mut Segment {
+        self.segments.back_mut().expect("there is an open segment")
+    }
+
+    /// The open segment, after sealing it if it is full or has no room for so many bytes.
+    fn room(&mut self, length: u32, now: Duration) -> &mut Segment {
+        let open = self.segments.back_mut().expect("there is an open segment");
+        if !self.policy.has_room(open.bytes, cost(length)) {
+            open.flush = true;
+            let verdict = self.verdict(now);
+            assert_eq!(verdict, Verdict::Seal, "a flush needs no reason");
+            self.seal();
+        }
+        self.open()
+    }
+
+    fn segment(&mut self, seal: u64) -> &mut Segment {
+        find(&mut self.segments, seal)
+    }
+
+    /// Gives a batch of a commit its place and answers its ticket.
+    fn settle(&mut self, seal: u64, index: usize, place: Place) -> Ticket {
+        let slot = &mut find(&mut self.segments, seal).slots[index];
+        match slot.place {
+            Place::Object => {
+                let left = self.awaiting.get_mut(&slot.partition);
+                let left = left.expect("an unsettled object batch is counted");
+                *left -= 1;
+                if *left == 0 {
+                    self.awaiting.remove(&slot.partition);
+                }
+                slot.place = Place::Nowhere;
+            }
+            Place::Local => {
+                if place == Place::Nowhere {
+                    self.wal.held -= u64::from(slot.info.length);
+                }
+                slot.place = place;
+            }
+            Place::At(_) | Place::Nowhere => unreachable!("settled twice: {slot:?}"),
+        }
+        slot.ticket
+    }
+
+    fn release_groups(&mut self, in_flight: &InFlight) {
+        for &seal in &in_flight.groups {
+            self.segment(seal).groups -= 1;
+        }
+    }
+
+    fn release_segments(&mut self, count: usize, effects: &mut Vec<Effect>) {
+        for segment in self.segments.drain(..count) {
+            for slot in &segment.slots {
+                if let Place::At(_) = slot.place {
+                    self.wal.held -= u64::from(slot.info.length);
+                }
+            }
+            effects.push(Effect::Settled {
+                tickets: segment.slots.iter().map(|slot| slot.ticket).collect(),
+            });
+        }
+    }
+
+    /// Raises the batches of a queued group whose partition has unsettled object batches.
+    fn raise_queued(&mut self, seal: u64, now: Duration) {
+        let segment = find(&mut self.segments, seal);
+        for group in self
+            .groups
+            .iter_mut()
+            .filter(|g| g.is_queued() && g.seal == seal)
+        {
+            let (raised, stay): (Vec<_>, Vec<_>) = group
+                .members
+                .iter()
+                .partition(|&&slot| self.awaiting.contains_key(&segment.slots[slot].partition));
+            group.members = stay;
+            raise_to_object(segment, &raised, &mut self.awaiting, &mut self.wal, now);
+        }
+        let before = self.groups.len();
+        self.groups.retain(|group| !group.members.is_empty());
+        segment.groups -= before - self.groups.len();
+    }
+
+    /// The offsets of those batches at these positions which `wal` contains.
+    fn offsets_in_wal(
+        &self,
+        batches: &[(SlotRef, u64)],
+        wal: &[(TopicPartition, Extent)],
+    ) -> HashMap<SlotRef, Offset> {
+        let mut found = HashMap::new();
+        for (partition, extent) in wal {
+            let Location::Wal {
+                broker,
+                epoch,
+                start,
+                length,
+            } = extent.location
+            else {
+                continue;
+            };
+            if broker != self.broker || epoch != self.epoch {
+                continue;
+            }
+            let range = start..start + u64::from(length);
+            let mut inside: Vec<_> = batches
+                .iter()
+                .filter(|(_, at)| range.contains(at))
+                .collect();
+            inside.sort_unstable_by_key(|(_, at)| *at);
+            // An extent may have begun with a commit before this one, but then it also ends there:
+            // what a commit appends is behind a frame's header.
+            let mut offset = extent.base;
+            for &&((seal, index), _) in &inside {
+                let segment = self.segments.iter().find(|segment| segment.seal == seal);
+                let slot = &segment.expect("its group is not settled").slots[index];
+                debug_assert_eq!(slot.partition, *partition);
+                found.insert((seal, index), offset);
+                offset = offset + slot.info.records;
+            }
+        }
+        found
+    }
+}
+
+/// Joins batches that lie back to back into one append.
+#[derive(Default)]
+struct Runs {
+    end: Option<(TopicPartition, u64)>,
+}
+
+impl Runs {
+    fn add(
+        &mut self,
+        commit: &mut Commit,
+        in_flight: &mut InFlight,
+        reference: SlotRef,
+        slot: &Slot,
+        start: u64,
+        location: impl Fn(u64, u32) -> Location,
+    ) {
+        let length = slot.info.length;
+        if self.end == Some((slot.partition, start)) {
+            let append = commit.appends.last_mut().expect("the run has begun");
+            let joined = append.location.length() + length;
+            let begin = start + u64::from(length) - u64::from(joined);
+            append.location = location(begin, joined);
+            append.batches.push(slot.info);
+            let last = in_flight.appends.last_mut().expect("the run has begun");
+            last.push(reference);
+        } else {
+            commit.appends.push(Append {
+                partition: slot.partition,
+                location: location(start, length),
+                batches: vec![slot.info],
+            });
+            in_flight.appends.push(vec![reference]);
+        }
+        self.end = Some((slot.partition, start + u64::from(length)));
+    }
+}
+
+impl Segment {
+    fn put(&mut self, slot: Slot, now: Duration) {
+        self.since.get_or_insert(now);
+        self.bytes += cost(slot.info.length);
+        self.slots.push(slot);
+    }
+
+    fn batches(&self) -> Vec<(Ticket, TopicPartition)> {
+        let slots = self.slots.iter();
+        slots.map(|slot| (slot.ticket, slot.partition)).collect()
+    }
+}
+
+impl Group {
+    fn is_queued(&self) -> bool {
+        matches!(self.stage, GroupStage::Queued)
+    }
+}
+
+/// What a batch takes of a segment: its bytes, and at most an entry of the footer.
+fn cost(length: u32) -> usize {
+    length as usize + FOOTER_ENTRY
+}
+
+fn find(segments: &mut VecDeque<Segment>, seal: u64) -> &mut Segment {
+    // Seals count up by one.
+    let first = segments[0].seal;
+    let segment = &mut segments[(seal - first) as usize];
+    assert_eq!(segment.seal, seal, "seals count up by one");
+    segment
+}
+
+fn close_group(segment: &mut Segment) -> Option<Group> {
+    if segment.forming.is_empty() {
+        return None;
+    }
+    segment.groups += 1;
+    Some(Group {
+        seal: segment.seal,
+        members: std::mem::take(&mut segment.forming),
+        stage: GroupStage::Queued,
+    })
+}
+
+fn raise_to_object(
+    segment: &mut Segment,
+    members: &[usize],
+    awaiting: &mut HashMap<TopicPartition, usize>,
+    wal: &mut WalState,
+    now: Duration,
+) {
+    for &index in members {
+        let slot = &mut segment.slots[index];
+        slot.place = Place::Object;
+        wal.held -= u64::from(slot.info.length);
+        *awaiting.entry(slot.partition).or_default() += 1;
+        segment.awaited_since.get_or_insert(now);
+    }
+}
+
+fn expected(wal: &[(TopicPartition, Extent)], partition: TopicPartition, offset: Offset) -> bool {
+    wal.iter()
+        .any(|(p, extent)| *p == partition && (extent.base..extent.end).contains(&offset))
+}
+
+fn answer(outcome: BatchOutcome, log_start: Offset) -> Result<Appended, AppendError> {
+    match outcome {
+        BatchOutcome::Appended(base_offset) => Ok(Appended {
+            base_offset,
+            log_start,
+            duplicate: false,
+        }),
+        BatchOutcome::Duplicate(base_offset) => Ok(Appended {
+            base_offset,
+            log_start,
+            duplicate: true,
+        }),
+        // Not the batch was at fault.
+        BatchOutcome::Refused(BatchRefusal::SealedSegment) => Err(AppendError::Unavailable(
+            BatchRefusal::SealedSegment.to_string(),
+        )),
+        BatchOutcome::Refused(refusal) => Err(AppendError::Refused(refusal)),
+    }
+}

@@ -1,0 +1,201 @@
+//! What the data plane counts.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The counters of one cache. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub(crate) puts: Counter,
+    pub(crate) put_bytes: Counter,
+    pub(crate) put_failures: Counter,
+    pub(crate) put_seconds: Histogram,
+    pub(crate) gets: Counter,
+    pub(crate) get_bytes: Counter,
+    pub(crate) get_failures: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) commit_failures: Counter,
+    pub(crate) commit_seconds: Histogram,
+    pub(crate) wal_syncs: Counter,
+    pub(crate) wal_bytes: Counter,
+    pub(crate) wal_sync_seconds: Histogram,
+    pub(crate) tail_hits: Counter,
+    pub(crate) block_hits: Counter,
+    pub(crate) block_misses: Counter,
+    pub(crate) corrupt: Counter,
+    pub(crate) tail_bytes: Gauge<u64, AtomicU64>,
+    pub(crate) wal_held_bytes: Gauge<u64, AtomicU64>,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// PUT requests sent.
+    pub puts: u64,
+    /// Bytes of segments uploaded.
+    pub put_bytes: u64,
+    /// PUT requests that failed.
+    pub put_failures: u64,
+    /// GET requests sent.
+    pub gets: u64,
+    /// Bytes received by GET requests.
+    pub get_bytes: u64,
+    /// Commits that were acknowledged by the quorum.
+    pub commits: u64,
+    /// Syncs of the write-ahead log.
+    pub wal_syncs: u64,
+    /// Bytes written into the write-ahead log.
+    pub wal_bytes: u64,
+    /// Reads that were answered from memory alone.
+    pub tail_hits: u64,
+    /// Blocks found in the block cache.
+    pub block_hits: u64,
+    /// Blocks that had to be fetched.
+    pub block_misses: u64,
+}
+
+/// 0.1 ms to 26 s in steps of 2.
+fn seconds() -> Histogram {
+    Histogram::new((0..19).map(|n| 1e-4 * f64::from(1 << n)))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            puts: Counter::default(),
+            put_bytes: Counter::default(),
+            put_failures: Counter::default(),
+            put_seconds: seconds(),
+            gets: Counter::default(),
+            get_bytes: Counter::default(),
+            get_failures: Counter::default(),
+            commits: Counter::default(),
+            commit_failures: Counter::default(),
+            commit_seconds: seconds(),
+            wal_syncs: Counter::default(),
+            wal_bytes: Counter::default(),
+            wal_sync_seconds: seconds(),
+            tail_hits: Counter::default(),
+            block_hits: Counter::default(),
+            block_misses: Counter::default(),
+            corrupt: Counter::default(),
+            tail_bytes: Gauge::default(),
+            wal_held_bytes: Gauge::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers the metrics under `frazil_cache_…`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("frazil_cache");
+        let counters: [(&str, &str, &Counter); 13] = [
+            ("puts", "PUT requests sent to the object store", &self.puts),
+            (
+                "put_failures",
+                "PUT requests that failed",
+                &self.put_failures,
+            ),
+            ("gets", "GET requests sent to the object store", &self.gets),
+            (
+                "get_failures",
+                "GET requests that failed",
+                &self.get_failures,
+            ),
+            (
+                "commits",
+                "Commits acknowledged by the metadata quorum",
+                &self.commits,
+            ),
+            (
+                "commit_failures",
+                "Commits that failed",
+                &self.commit_failures,
+            ),
+            ("wal_syncs", "Syncs of the write-ahead log", &self.wal_syncs),
+            (
+                "tail_hits",
+                "Reads answered from memory alone",
+                &self.tail_hits,
+            ),
+            (
+                "block_hits",
+                "Blocks found in the block cache",
+                &self.block_hits,
+            ),
+            (
+                "block_misses",
+                "Blocks fetched from the object store",
+                &self.block_misses,
+            ),
+            (
+                "corrupt",
+                "Batches whose bytes did not match their checksum",
+                &self.corrupt,
+            ),
+            ("put", "Bytes of segments uploaded", &self.put_bytes),
+            ("get", "Bytes received by GET requests", &self.get_bytes),
+        ];
+        for (name, help, counter) in counters {
+            if matches!(name, "put" | "get") {
+                registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
+            } else {
+                registry.register(name, help, counter.clone());
+            }
+        }
+        registry.register_with_unit(
+            "wal_written",
+            "Bytes written into the write-ahead log",
+            Unit::Bytes,
+            self.wal_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "tail",
+            "Bytes of recent segments held in memory",
+            Unit::Bytes,
+            self.tail_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "wal_held",
+            "Bytes of batches in the write-ahead log that wait for their upload",
+            Unit::Bytes,
+            self.wal_held_bytes.clone(),
+        );
+        for (name, help, histogram) in [
+            ("put", "Time of a successful PUT", &self.put_seconds),
+            (
+                "commit",
+                "Time of a successful commit",
+                &self.commit_seconds,
+            ),
+            (
+                "wal_sync",
+                "Time of a write and sync of the write-ahead log",
+                &self.wal_sync_seconds,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            puts: self.puts.get(),
+            put_bytes: self.put_bytes.get(),
+            put_failures: self.put_failures.get(),
+            gets: self.gets.get(),
+            get_bytes: self.get_bytes.get(),
+            commits: self.commits.get(),
+            wal_syncs: self.wal_syncs.get(),
+            wal_bytes: self.wal_bytes.get(),
+            tail_hits: self.tail_hits.get(),
+            block_hits: self.block_hits.get(),
+            block_misses: self.block_misses.get(),
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! Reading batches, wherever they are.
+//!
+//! ```text
+//! index ─► extents ─┬─ a recent segment, or this gateway's log ─► tail (memory)
+//!                   ├─ another segment ─► blocks: memory, disk, object store
+//!                   └─ another gateway's log ─► that gateway
+//! ```
+//!
+//! An index entry is old at worst, never wrong: if what it names is gone, the newest index is
+//! asked before the reader hears of it. Bytes from the store or a disk are checked against each
+//! batch's CRC every time; bytes in the tail are what was appended here.
+
+pub(crate) mod blocks;
+mod places;
+pub(crate) mod plan;
+mod source;
+mod stamp;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use frazil_core::batch::{BatchHeader, HEADER_LENGTH, HeaderError};
+use frazil_core::ports::LogIndex;
+use frazil_core::{BrokerId, Extent, Location, Offset, TopicPartition};
+use futures_util::future::try_join_all;
+use tracing::warn;
+
+use self::blocks::Blocks;
+use self::places::Places;
+use self::plan::{BlockRun, blocks as block_range, plan};
+use self::source::Source;
+use self::stamp::Stamper;
+use crate::ReadError;
+use crate::metrics::Metrics;
+use crate::tail::Tail;
+
+/// How often what the index names is looked for again.
+const RETRIES: u32 = 3;
+/// The wait between two of them, once the newest index has been asked: some stores show an object
+/// late.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// The most extents that one read covers.
+const EXTENTS_MAX: usize = 1024;
+
+/// What to read.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// Of which partition.
+    pub partition: TopicPartition,
+    /// The first offset wanted. The batch that contains it is returned whole.
+    pub from: Offset,
+    /// No batch that begins here or later is returned: the high watermark, or the last stable
+    /// offset.
+    pub up_to: Offset,
+    /// Bytes to return at most.
+    pub max_bytes: usize,
+    /// Return the first batch even if it is larger than that (KIP-74).
+    pub min_one: bool,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// Whole batches, stamped, ready for the wire back to back. A batch may span pieces.
+    pub pieces: Vec<Bytes>,
+    /// Bytes of all pieces.
+    pub bytes: usize,
+    /// One past the last offset returned, or the offset asked for if nothing was.
+    pub next: Offset,
+}
+
+/// See the module.
+pub(crate) struct Reader {
+    broker: BrokerId,
+    index: Arc<dyn LogIndex>,
+    tail: Arc<Tail>,
+    blocks: Arc<Blocks>,
+    places: Places,
+    metrics: Metrics,
+}
+
+/// A batch in an extent.
+struct Found {
+    base: Offset,
+    /// The offset of the next batch.
+    next: Offset,
+    /// The byte of the next batch.
+    end: u64,
+    bytes: Bytes,
+}
+
+/// What is wrong with a batch.
+enum Flaw {
+    /// It could not be read.
+    Read(ReadError),
+    /// It is not what it should be.
+    Bytes(String),
+}
+
+/// What a read has so far.
+struct Progress {
+    stamper: Stamper,
+    next: Offset,
+    /// Something came from beyond the tail.
+    cold: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        broker: BrokerId,
+        index: Arc<dyn LogIndex>,
+        tail: Arc<Tail>,
+        blocks: Arc<Blocks>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            broker,
+            index,
+            tail,
+            blocks,
+            places: Places::default(),
+            metrics,
+        }
+    }
+
+    pub(crate) async fn read(&self, request: &ReadRequest) -> Result<Read, ReadError> {
+        let mut retries = 0;
+        loop {
+            match self.read_once(request).await {
+                Err(ReadError::NotFound { .. }) if retries < RETRIES => {
+                    self.refresh(retries).await?;
+                    retries += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) async fn read_extent(
+        &self,
+        partition: TopicPartition,
+        extent: &Extent,
+    ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
+        let mut retries = 0;
+        let mut extents = vec![*extent];
+        loop {
+            match self.batches_of(partition, &extents).await {
+                Err(ReadError::NotFound { .. }) if retries < RETRIES => {
+                    self.refresh(retries).await?;
+                    retries += 1;
+                    // It may have moved, and have been joined with its neighbours.
+                    let length = u64::from(extent.location.length());
+                    extents = self.locate(partition, extent.base, length);
+                    extents.retain(|moved| moved.base < extent.end);
+                }
+                Err(error) => return Err(error),
+                Ok(mut batches) => {
+                    batches.retain(|(base, _)| (extent.base..extent.end).contains(base));
+                    return Ok(batches);
+                }
+            }
+        }
+    }
+
+    /// Waits for the newest index.
+    async fn refresh(&self, retries: u32) -> Result<(), ReadError> {
+        if retries > 0 {
+            tokio::time::sleep(RETRY_WAIT).await;
+        }
+        Ok(self.index.barrier().await?)
+    }
+
+    fn locate(&self, partition: TopicPartition, from: Offset, bytes: u64) -> Vec<Extent> {
+        let mut extents = self.index.locate(&partition, from, bytes);
+        extents.truncate(EXTENTS_MAX);
+        extents
+    }
+
+    async fn batches_of(
+        &self,
+        partition: TopicPartition,
+        extents: &[Extent],
+    ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
+        let mut batches = Vec::new();
+        for extent in extents {
+            let mut source = self.source(extent)?;
+            let (mut at, end) = byte_range(extent);
+            let mut offset = extent.base;
+            while at < end {
+                let found = self.batch(partition, extent, &mut source, at, offset, u64::MAX);
+                let found = found.await?;
+                batches.push((found.base, found.bytes));
+                (at, offset) = (found.end, found.next);
+            }
+        }
+        Ok(batches)
+    }
+
+    async fn read_once(&self, request: &ReadRequest) -> Result<Read, ReadError> {
+        if self.index.bounds(&request.partition).is_none() {
+            return Err(ReadError::UnknownPartition(request.partition));
+        }
+        let mut progress = Progress {
+            stamper: Stamper::default(),
+            next: request.from,
+            cold: false,
+        };
+        if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
+            let wanted = request.max_bytes.max(1) as u64;
+            let extents = self.locate(request.partition, request.from, wanted);
+            for index in 0..extents.len() {
+                match self.walk(request, &extents[index..], &mut progress).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // What there is goes out. The next read meets the same, and says so.
+                    Err(_) if progress.stamper.bytes() > 0 => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if !progress.cold && progress.stamper.bytes() > 0 {
+            self.metrics.tail_hits.inc();
+        }
+        Ok(Read {
+            bytes: progress.stamper.bytes(),
+            pieces: progress.stamper.finish(),
+            next: progress.next,
+        })
+    }
+
+    /// Collects what is wanted of the first extent; the others are those behind it. `false`:
+    /// there is enough.
+    async fn walk(
+        &self,
+        request: &ReadRequest,
+        extents: &[Extent],
+        progress: &mut Progress,
+    ) -> Result<bool, ReadError> {
+        let partition = request.partition;
+        let extent = &extents[0];
+        if extent.base >= request.up_to {
+            return Ok(false);
+        }
+        let mut source = self.source(extent)?;
+        let (start, end) = byte_range(extent);
+        let (mut at, mut offset) = (start, extent.base);
+        if let Location::Segment { id, .. } = extent.location
+            && offset < progress.next
+            && let Some(place) = self.places.get(partition, progress.next, id)
+            && (start..end).contains(&place)
+        {
+            (at, offset) = (place, progress.next);
+        }
+        let left = |progress: &Progress| {
+            let left = request.max_bytes.saturating_sub(progress.stamper.bytes());
+            left as u64
+        };
+        if let Source::Blocks(_, have) = &mut source {
+            progress.cold = true;
+            self.load_ahead(extents, at - start, left(progress), have)
+                .await?;
+        }
+        while at < end {
+            let found = self.batch(partition, extent, &mut source, at, offset, left(progress));
+            let found = found.await?;
+            if found.base >= request.up_to {
+                return Ok(false);
+            }
+            if found.next > progress.next {
+                let first = request.min_one && progress.stamper.bytes() == 0;
+                if found.bytes.len() as u64 > left(progress) && !first {
+                    self.remember(partition, found.base, extent, at, progress.cold);
+                    return Ok(false);
+                }
+                progress.stamper.push(found.base, &found.bytes);
+                progress.next = found.next;
+            }
+            (at, offset) = (found.end, found.next);
+        }
+        Ok(true)
+    }
+
+    /// Notes where the next read will begin, and has the block behind that one fetched.
+    fn remember(
+        &self,
+        partition: TopicPartition,
+        offset: Offset,
+        extent: &Extent,
+        at: u64,
+        cold: bool,
+    ) {
+        let Location::Segment { id, .. } = extent.location else {
+            return;
+        };
+        self.places.put(partition, offset, id, at);
+        let (_, end) = byte_range(extent);
+        let (current, last) = block_range(at, end);
+        if cold && current < last {
+            self.blocks.prefetch(BlockRun {
+                id,
+                first: current + 1,
+                last: current + 1,
+            });
+        }
+    }
+
+    fn source(&self, extent: &Extent) -> Result<Source, ReadError> {
+        match extent.location {
+            Location::Segment { id, .. } => Ok(match self.tail.segment(id) {
+                Some(object) => Source::Memory(0, object),
+                None => Source::Blocks(id, BTreeMap::new()),
+            }),
+            Location::Wal { broker, .. } if broker != self.broker => {
+                Err(ReadError::ElsewhereInWal { broker })
+            }
+            Location::Wal {
+                epoch,
+                start,
+                length,
+                ..
+            } => match self.tail.wal(epoch, start, length) {
+                Some(bytes) => Ok(Source::Memory(start, bytes)),
+                // It has moved to a segment meanwhile.
+                None => Err(ReadError::NotFound {
+                    what: format!("position {start} of the write-ahead log of epoch {epoch}"),
+                }),
+            },
+        }
+    }
+
+    /// Fetches what a read of `extents` from byte `skip` of the first on will need, all at once,
+    /// and waits for what belongs to the first one's segment.
+    async fn load_ahead(
+        &self,
+        extents: &[Extent],
+        skip: u64,
+        budget: u64,
+        have: &mut BTreeMap<u32, Bytes>,
+    ) -> Result<(), ReadError> {
+        let runs = plan(extents, skip, budget, |id| self.tail.segment(id).is_some());
+        let Some(first) = runs.first() else {
+            return Ok(());
+        };
+        let (own, others): (Vec<&BlockRun>, Vec<&BlockRun>) =
+            runs.iter().partition(|run| run.id == first.id);
+        for run in others {
+            self.blocks.prefetch(*run);
+        }
+        let loaded = try_join_all(own.into_iter().map(|run| self.blocks.load(*run))).await?;
+        have.extend(loaded.into_iter().flatten());
+        Ok(())
+    }
+
+    /// The batch at byte `at` of an extent, whose base offset is `base`. `wanted`: how many bytes
+    /// may be needed from there on, so that they are fetched together.
+    async fn batch(
+        &self,
+        partition: TopicPartition,
+        extent: &Extent,
+        source: &mut Source,
+        at: u64,
+        base: Offset,
+        wanted: u64,
+    ) -> Result<Found, ReadError> {
+        let mut again = false;
+        loop {
+            let reason = match self.parse(extent, source, at, base, wanted).await {
+                Ok(found) => return Ok(found),
+                Err(Flaw::Read(error)) => return Err(error),
+                Err(Flaw::Bytes(reason)) => reason,
+            };
+            let what = format!(
+                "the batch of {partition} at offset {base}, byte {at} of {:?}",
+                extent.location
+            );
+            self.metrics.corrupt.inc();
+            warn!(%what, %reason, "damaged bytes");
+            if let Source::Blocks(id, have) = source
+                && !again
+            {
+                // A cached copy may be at fault: once more, from the store.
+                again = true;
+                let (first, last) = block_range(at, byte_range(extent).1);
+                self.blocks.forget(BlockRun {
+                    id: *id,
+                    first,
+                    last,
+                });
+                have.clear();
+                continue;
+            }
+            return Err(ReadError::Corrupt { what, reason });
+        }
+    }
+
+    async fn parse(
+        &self,
+        extent: &Extent,
+        source: &mut Source,
+        at: u64,
+        base: Offset,
+        wanted: u64,
+    ) -> Result<Found, Flaw> {
+        let (_, end) = byte_range(extent);
+        let flaw = |reason: &str| Err(Flaw::Bytes(reason.to_owned()));
+        let mut length = HEADER_LENGTH as u64;
+        loop {
+            if at + length > end {
+                return flaw("the batch is longer than its extent");
+            }
+            let ahead = end.min(at.saturating_add(wanted));
+            let bytes = self.bytes(source, at, at + length, ahead).await?;
+            let header = match BatchHeader::parse(&bytes) {
+                Ok(header) => header,
+                Err(HeaderError::Truncated { need, .. }) if need as u64 > length => {
+                    length = need as u64;
+                    continue;
+                }
+                Err(error) => return flaw(&error.to_string()),
+            };
+            if !matches!(source, Source::Memory(..))
+                && let Err(error) = header.check_crc(&bytes)
+            {
+                return flaw(&error.to_string());
+            }
+            let next = base + header.offsets();
+            let last = at + length == end;
+            if next > extent.end || last != (next == extent.end) {
+                return flaw("the batches do not take the offsets of their extent");
+            }
+            return Ok(Found {
+                base,
+                next,
+                end: at + length,
+                bytes,
+            });
+        }
+    }
+
+    /// Bytes `from .. to` of the source. If they are not at hand, those up to `ahead` are fetched
+    /// with them.
+    async fn bytes(
+        &self,
+        source: &mut Source,
+        from: u64,
+        to: u64,
+        ahead: u64,
+    ) -> Result<Bytes, Flaw> {
+        if let Some(bytes) = source.slice(from, to) {
+            return Ok(bytes);
+        }
+        let short = || Flaw::Bytes("the object is shorter than its extent".into());
+        let Source::Blocks(id, have) = source else {
+            return Err(short());
+        };
+        let (first, last) = block_range(from, ahead.max(to));
+        // What lies behind is done with.
+        have.retain(|block, _| *block >= first);
+        let run = BlockRun {
+            id: *id,
+            first,
+            last,
+        };
+        let loaded = self.blocks.load(run).await.map_err(Flaw::Read)?;
+        have.extend(loaded);
+        source.slice(from, to).ok_or_else(short)
+    }
+}
+
+/// The bytes of an extent in its object or log.
+fn byte_range(extent: &Extent) -> (u64, u64) {
+    let (start, length) = match extent.location {
+        Location::Segment { start, length, .. } => (u64::from(start), length),
+        Location::Wal { start, length, .. } => (start, length),
+    };
+    (start, start + u64::from(length))
+}

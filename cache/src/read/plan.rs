@@ -1,0 +1,162 @@
+//! Which blocks a read needs. Pure.
+//!
+//! Objects are read in aligned blocks, so that readers of neighbouring extents share them. A plan
+//! names the blocks that hold the first `budget` bytes of some extents, one run per stretch of
+//! adjacent blocks of one segment, so that each run is one request.
+
+use frazil_core::{Extent, Location, SegmentId};
+
+/// Bytes of a block (1 MiB); the last one of an object is shorter.
+pub(crate) const BLOCK_BYTES: u64 = 1 << 20;
+
+/// Adjacent blocks of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockRun {
+    pub(crate) id: SegmentId,
+    pub(crate) first: u32,
+    /// Inclusive.
+    pub(crate) last: u32,
+}
+
+/// The first and the last block that hold bytes `start .. end` of an object, which are not empty.
+pub(crate) fn blocks(start: u64, end: u64) -> (u32, u32) {
+    (
+        (start / BLOCK_BYTES) as u32,
+        ((end - 1) / BLOCK_BYTES) as u32,
+    )
+}
+
+/// The runs that hold the first `budget` bytes of `extents`, counting from byte `skip` of the
+/// first one. Stops at the first extent that is not in a segment, or that is `at_hand`.
+pub(crate) fn plan(
+    extents: &[Extent],
+    skip: u64,
+    budget: u64,
+    at_hand: impl Fn(SegmentId) -> bool,
+) -> Vec<BlockRun> {
+    let mut runs: Vec<BlockRun> = Vec::new();
+    let mut left = budget.max(1);
+    let mut skip = skip;
+    for extent in extents {
+        let Location::Segment { id, start, length } = extent.location else {
+            break;
+        };
+        let skipped = std::mem::take(&mut skip).min(u64::from(length));
+        let take = (u64::from(length) - skipped).min(left);
+        if take == 0 || at_hand(id) {
+            break;
+        }
+        let from = u64::from(start) + skipped;
+        let (first, last) = blocks(from, from + take);
+        match runs.last_mut() {
+            Some(run) if run.id == id && (run.first..=run.last + 1).contains(&first) => {
+                run.last = run.last.max(last);
+            }
+            _ => runs.push(BlockRun { id, first, last }),
+        }
+        left -= take;
+        if left == 0 {
+            break;
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use frazil_core::{BrokerEpoch, BrokerId, Offset};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u32 = 1 << 20;
+
+    fn extent(number: u64, start: u32, length: u32) -> Extent {
+        Extent {
+            base: Offset(0),
+            end: Offset(1),
+            max_timestamp: 0,
+            location: Location::Segment {
+                id: SegmentId::new(BrokerEpoch(1), number),
+                start,
+                length,
+            },
+        }
+    }
+
+    fn check(extents: &[Extent], skip: u64, budget: u64, expected: &[(u64, u32, u32)]) {
+        let runs = plan(extents, skip, budget, |_| false);
+        let runs: Vec<_> = runs
+            .iter()
+            .map(|run| (run.id.number, run.first, run.last))
+            .collect();
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn plans() {
+        check(&[], 0, 100, &[]);
+        check(&[extent(0, 16, 100)], 0, 100, &[(0, 0, 0)]);
+        check(&[extent(0, 16, 3 * MIB)], 0, 100, &[(0, 0, 0)]);
+        check(&[extent(0, 16, 3 * MIB)], u64::from(MIB), 100, &[(0, 1, 1)]);
+        check(&[extent(0, MIB - 1, 2)], 0, 100, &[(0, 0, 1)]);
+        check(&[extent(0, MIB - 1, 2)], 0, 1, &[(0, 0, 0)]);
+        check(&[extent(0, MIB - 1, 2)], 0, 0, &[(0, 0, 0)]);
+        // Extents of one segment share a run, those of several do not.
+        check(
+            &[extent(0, 16, 10), extent(0, MIB, 10), extent(1, 16, 10)],
+            0,
+            100,
+            &[(0, 0, 1), (1, 0, 0)],
+        );
+        check(&[extent(0, 16, 10), extent(1, 16, 10)], 0, 10, &[(0, 0, 0)]);
+        // A gap between blocks is not read.
+        check(
+            &[extent(0, 16, 10), extent(0, 5 * MIB, 10)],
+            0,
+            100,
+            &[(0, 0, 0), (0, 5, 5)],
+        );
+    }
+
+    #[test]
+    fn a_plan_ends_where_memory_or_a_log_begins() {
+        let wal = Extent {
+            location: Location::Wal {
+                broker: BrokerId(1),
+                epoch: BrokerEpoch(1),
+                start: 0,
+                length: 10,
+            },
+            ..extent(0, 0, 0)
+        };
+        check(
+            &[extent(0, 16, 10), wal, extent(1, 16, 10)],
+            0,
+            100,
+            &[(0, 0, 0)],
+        );
+        let extents = [extent(0, 16, 10), extent(1, 16, 10), extent(2, 16, 10)];
+        assert_eq!(plan(&extents, 0, 100, |id| id.number == 1).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn adjacent_extents_are_one_run_that_covers_the_budget(
+            lengths in prop::collection::vec(1u32..4 * MIB, 1..6),
+            budget in 1u64..8 * u64::from(MIB),
+        ) {
+            let mut start = 16;
+            let extents: Vec<_> = lengths.iter().map(|&length| {
+                let extent = extent(0, start, length);
+                start += length;
+                extent
+            }).collect();
+            let runs = plan(&extents, 0, budget, |_| false);
+            prop_assert_eq!(runs.len(), 1);
+            let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+            let (first, last) = blocks(16, 16 + total.min(budget));
+            prop_assert_eq!((runs[0].first, runs[0].last), (first, last));
+        }
+    }
+}
