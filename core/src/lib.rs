@@ -29,6 +29,7 @@ pub mod offset;
 pub mod ports;
 pub mod segment;
 pub mod topic;
+pub mod topic_config;
 
 pub use error::{PortError, PortResult};
 pub use extent::{Extent, Location};
@@ -37,3 +38,4 @@ pub use ids::{
 };
 pub use offset::{LEADER_EPOCH, Offset};
 pub use topic::{Topic, TopicName};
+pub use topic_config::{Durability, TopicConfig};

@@ -131,20 +131,13 @@ impl BatchBuilder {
         assert!(self.count > 0, "a batch has at least one record");
         let records = compress(self.codec, &self.records).expect("compressing in memory");
         let length = HEADER_LENGTH + records.len();
-        let codec = match self.codec {
-            Codec::None => 0,
-            Codec::Gzip => 1,
-            Codec::Snappy => 2,
-            Codec::Lz4 => 3,
-            Codec::Zstd => 4,
-        };
         let mut out = Vec::with_capacity(length);
         out.put_i64(0);
         out.put_i32((length - LENGTH_PREFIX) as i32);
         out.put_i32(-1);
         out.put_i8(MAGIC);
         out.put_u32(0);
-        out.put_i16(self.attributes | codec);
+        out.put_i16(self.attributes | self.codec.bits());
         out.put_i32(self.count - 1);
         out.put_i64(self.base_timestamp.unwrap_or(-1));
         out.put_i64(self.max_timestamp);

@@ -31,6 +31,19 @@ pub enum Codec {
     Zstd,
 }
 
+impl Codec {
+    /// The codec's number in a batch's attributes.
+    pub(super) fn bits(self) -> i16 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Snappy => 2,
+            Self::Lz4 => 3,
+            Self::Zstd => 4,
+        }
+    }
+}
+
 /// What the timestamps of a batch mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestampType {
@@ -246,6 +259,19 @@ pub fn with_log_append_time(batch: &[u8], now_ms: i64) -> Bytes {
 pub fn with_max_timestamp(batch: &[u8], max_timestamp: i64) -> Bytes {
     let mut out = batch.to_vec();
     out[35..43].copy_from_slice(&max_timestamp.to_be_bytes());
+    write_crc(&mut out);
+    out.into()
+}
+
+/// A copy of `batch` with other records, compressed with `codec`, and its CRC.
+pub(super) fn with_records(batch: &[u8], codec: Codec, records: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(HEADER_LENGTH + records.len());
+    out.extend_from_slice(&batch[..HEADER_LENGTH]);
+    out.extend_from_slice(records);
+    let length = (out.len() - LENGTH_PREFIX) as i32;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    let attributes = i16::from_be_bytes(array(batch, 21)) & !7 | codec.bits();
+    out[21..23].copy_from_slice(&attributes.to_be_bytes());
     write_crc(&mut out);
     out.into()
 }

@@ -24,8 +24,8 @@ use std::io::BufRead;
 
 use bytes::Bytes;
 
-use super::codec::{CodecError, reader};
-use super::header::{with_log_append_time, with_max_timestamp};
+use super::codec::{CodecError, compress, decompress, reader};
+use super::header::{with_log_append_time, with_max_timestamp, with_records};
 use super::records::{Walk, WalkError, parse};
 use super::{
     BatchHeader, Codec, HEADER_LENGTH, HeaderError, RECORDS_MAX, RecordError, TimestampType,
@@ -54,6 +54,8 @@ pub struct Limits {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: i64,
+    /// `compression.type`: the codec in which batches are stored; `None`: the producer's.
+    pub compression: Option<Codec>,
     /// Whether `cleanup.policy` includes `compact`, which needs keys.
     pub compacted: bool,
     /// Whether to read the records. Without it nothing about them is known to be true.
@@ -69,6 +71,7 @@ impl Default for Limits {
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
+            compression: None,
             compacted: false,
             deep: true,
         }
@@ -79,7 +82,7 @@ impl Default for Limits {
 #[derive(Clone, Debug)]
 pub struct Validated {
     /// The bytes to store: those that were sent, or a copy with what the broker decides: the
-    /// append time, or a `maxTimestamp` that was wrong.
+    /// append time, the topic's codec, or a `maxTimestamp` that was wrong.
     pub batch: Bytes,
     /// The header of `batch`.
     pub header: BatchHeader,
@@ -265,13 +268,17 @@ pub fn validate(bytes: &Bytes, limits: &Limits) -> Result<Validated, BatchError>
         }
         header.max_timestamp
     };
-    let batch = match limits.timestamp_type {
-        TimestampType::LogAppendTime => with_log_append_time(bytes, limits.now_ms),
+    let mut batch = bytes.clone();
+    if let Some(wanted) = limits.compression.filter(|wanted| *wanted != codec) {
+        batch = recompress(&batch, codec, wanted, limits)?;
+    }
+    match limits.timestamp_type {
+        TimestampType::LogAppendTime => batch = with_log_append_time(&batch, limits.now_ms),
         TimestampType::CreateTime if max_timestamp != header.max_timestamp => {
-            with_max_timestamp(bytes, max_timestamp)
+            batch = with_max_timestamp(&batch, max_timestamp);
         }
-        TimestampType::CreateTime => bytes.clone(),
-    };
+        TimestampType::CreateTime => {}
+    }
     let header = BatchHeader::parse(&batch)?;
     Ok(Validated {
         info: BatchInfo {
@@ -287,6 +294,21 @@ pub fn validate(bytes: &Bytes, limits: &Limits) -> Result<Validated, BatchError>
         batch,
         header,
     })
+}
+
+/// The batch with its records in another codec. It too must not be longer than allowed.
+fn recompress(batch: &Bytes, from: Codec, to: Codec, limits: &Limits) -> Result<Bytes, BatchError> {
+    let cap = decompressed_max(batch.len() as u32, limits.max_message_bytes);
+    let records = decompress(from, &batch.slice(HEADER_LENGTH..), cap)?;
+    let records = compress(to, &records).map_err(CodecError::Malformed)?;
+    let length = (HEADER_LENGTH + records.len()) as u32;
+    if length > limits.max_message_bytes {
+        return Err(BatchError::TooLarge {
+            length,
+            max: limits.max_message_bytes,
+        });
+    }
+    Ok(with_records(batch, to, &records))
 }
 
 fn check_header(header: &BatchHeader) -> Result<(), BatchError> {

@@ -257,6 +257,55 @@ fn a_wrong_maximum_timestamp_is_corrected() {
 }
 
 #[test]
+fn a_topic_can_have_a_codec_of_its_own() {
+    let all = [
+        Codec::None,
+        Codec::Gzip,
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd,
+    ];
+    for from in all {
+        for to in all {
+            let batch = three().codec(from).producer(7, 2, 40).build();
+            let stored = Limits {
+                compression: Some(to),
+                ..limits()
+            };
+            let validated = validate(&batch, &stored).unwrap();
+            assert_eq!(validated.batch == batch, from == to);
+            // The result is a batch that a client could have sent, with the same records.
+            let again = validate(&validated.batch, &stored).unwrap();
+            assert_eq!(again.header.codec(), Ok(to));
+            assert_eq!(again.info, validated.info);
+            let records = |v: &Validated| -> Vec<_> {
+                Records::of(&v.header, &v.batch)
+                    .unwrap()
+                    .map(Result::unwrap)
+                    .collect()
+            };
+            let original = validate(&batch, &limits()).unwrap();
+            assert_eq!(records(&original), records(&again));
+            assert_eq!(original.info.producer, again.info.producer);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_grows_beyond_the_limit_is_refused() {
+    let batch = BatchBuilder::new()
+        .record(1_000_000, None, Some(&[0; 100_000]))
+        .codec(Codec::Zstd)
+        .build();
+    let plain = Limits {
+        compression: Some(Codec::None),
+        max_message_bytes: 50_000,
+        ..limits()
+    };
+    assert_eq!(refusal(&batch, &plain).0, BatchErrorKind::TooLarge);
+}
+
+#[test]
 fn bombs_are_refused_as_too_large() {
     let value = vec![0u8; 20 << 20];
     for codec in [Codec::Gzip, Codec::Zstd] {
