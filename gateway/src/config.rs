@@ -30,6 +30,8 @@ pub struct Config {
     pub num_partitions: i32,
     /// What topics whose creator names none report (`default.replication.factor`).
     pub default_replication_factor: i16,
+    /// Consumer groups.
+    pub groups: crate::group::Config,
     /// The most bytes of records in one Fetch response (`fetch.max.bytes`); one batch may exceed
     /// it.
     pub fetch_bytes_max: usize,
@@ -52,6 +54,7 @@ impl Default for Config {
             auto_create_topics: true,
             num_partitions: 1,
             default_replication_factor: 1,
+            groups: crate::group::Config::default(),
             fetch_bytes_max: 55 << 20,
             fetches_in_flight_bytes_max: 512 << 20,
         }

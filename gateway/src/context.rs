@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use frazil_core::BrokerId;
 use frazil_core::env::{Clock, Ids};
-use frazil_core::ports::{Catalog, GroupStore, LogIndex};
+use frazil_core::ports::{Catalog, LogIndex};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::group::Groups;
 use crate::{Config, Metrics};
 
 /// The components that a gateway is made of; handlers borrow it.
@@ -21,8 +22,8 @@ pub struct Ctx {
     pub log: Arc<dyn LogIndex>,
     /// Topics, settings, brokers.
     pub catalog: Arc<dyn Catalog>,
-    /// What survives a group coordinator.
-    pub group_store: Arc<dyn GroupStore>,
+    /// The consumer groups that this gateway coordinates.
+    pub groups: Groups,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The source of ids.

@@ -59,14 +59,24 @@ pub async fn serve(
     }
     match header.key {
         ApiKey::Metadata => served_by!(api::metadata::handle),
+        ApiKey::OffsetCommit => served_by!(api::offset_commit::handle),
+        ApiKey::OffsetFetch => served_by!(api::offset_fetch::handle),
         ApiKey::FindCoordinator => served_by!(api::find_coordinator::handle),
+        ApiKey::JoinGroup => served_by!(api::join_group::handle),
+        ApiKey::Heartbeat => served_by!(api::heartbeat::handle),
+        ApiKey::LeaveGroup => served_by!(api::leave_group::handle),
+        ApiKey::SyncGroup => served_by!(api::sync_group::handle),
+        ApiKey::DescribeGroups => served_by!(api::describe_groups::handle),
+        ApiKey::ListGroups => served_by!(api::list_groups::handle),
         ApiKey::ApiVersions => api::api_versions::serve(header, &mut body).map(Response::from),
         ApiKey::InitProducerId => served_by!(api::init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => served_by!(api::offset_for_leader_epoch::handle),
         ApiKey::DescribeLogDirs => served_by!(api::describe_log_dirs::handle),
+        ApiKey::DeleteGroups => served_by!(api::delete_groups::handle),
         ApiKey::ListPartitionReassignments => {
             served_by!(api::list_partition_reassignments::handle)
         }
+        ApiKey::OffsetDelete => served_by!(api::offset_delete::handle),
         ApiKey::DescribeCluster => served_by!(api::describe_cluster::handle),
         _ => Err(Unanswerable::Unsupported {
             key: header.key as i16,

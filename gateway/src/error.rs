@@ -8,9 +8,11 @@
 
 use frazil_core::PortError;
 use frazil_core::batch::{BatchError, BatchErrorKind};
-use frazil_core::ports::{BatchRefusal, CatalogRefusal, GroupRefusal};
+use frazil_core::ports::{BatchRefusal, CatalogRefusal};
 use frazil_core::topic::NotATopicName;
 pub use kafka_protocol::error::ResponseError as Code;
+
+use crate::group::GroupError;
 
 /// The code of success.
 pub const NONE: i16 = 0;
@@ -51,14 +53,22 @@ pub fn catalog(refusal: &CatalogRefusal) -> Code {
     }
 }
 
-/// The group store refused.
-pub fn group(refusal: GroupRefusal) -> Code {
-    match refusal {
-        GroupRefusal::NotCoordinator => Code::NotCoordinator,
-        GroupRefusal::StaleGeneration => Code::IllegalGeneration,
-        GroupRefusal::UnknownMember => Code::UnknownMemberId,
-        GroupRefusal::NotEmpty => Code::NonEmptyGroup,
-        GroupRefusal::UnknownGroup => Code::GroupIdNotFound,
+/// A group's coordinator refused.
+pub(crate) fn group(error: &GroupError) -> Code {
+    match error {
+        GroupError::InvalidGroupId => Code::InvalidGroupId,
+        GroupError::InvalidSessionTimeout => Code::InvalidSessionTimeout,
+        GroupError::UnknownMember => Code::UnknownMemberId,
+        GroupError::IllegalGeneration => Code::IllegalGeneration,
+        GroupError::RebalanceInProgress => Code::RebalanceInProgress,
+        GroupError::InconsistentProtocol => Code::InconsistentGroupProtocol,
+        GroupError::MemberIdRequired(_) => Code::MemberIdRequired,
+        GroupError::FencedInstance => Code::FencedInstanceId,
+        GroupError::GroupFull => Code::GroupMaxSizeReached,
+        GroupError::NotCoordinator => Code::NotCoordinator,
+        GroupError::Unavailable => Code::CoordinatorNotAvailable,
+        GroupError::NotEmpty => Code::NonEmptyGroup,
+        GroupError::UnknownGroup => Code::GroupIdNotFound,
     }
 }
 

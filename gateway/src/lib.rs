@@ -17,9 +17,13 @@ mod context;
 pub mod dispatch;
 pub mod error;
 mod frames;
+pub mod group;
+mod lookup;
 mod metrics;
 pub mod placement;
 mod server;
+#[cfg(test)]
+mod testing;
 pub mod versions;
 pub mod wire;
 

@@ -4,6 +4,7 @@
 //! do not within the drain timeout are cut.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,11 +40,15 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { ctx, listener } = self;
         let mut connections = JoinSet::new();
+        let groups = ctx.groups.clone();
+        let mut adoption = pin!(groups.run());
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = connections.join_next() => reaped(ended),
+                // Ends only with the groups, and those only below.
+                () = &mut adoption => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         if connections.len() >= ctx.config.connections_max {
@@ -64,6 +69,8 @@ impl Server {
         }
         drop(listener);
         info!(connections = connections.len(), "draining connections");
+        // Answers parked joins and syncs, so that their connections can finish.
+        ctx.groups.stop().await;
         let drained = async {
             while let Some(ended) = connections.join_next().await {
                 reaped(ended);

@@ -1,0 +1,91 @@
+//! DescribeGroups (key 15): a group's phase, members and assignments. Sources: KIP-430
+//! (authorized operations, version 3), KIP-345, KIP-1043 (GROUP_ID_NOT_FOUND, version 6).
+
+use bytes::Bytes;
+use frazil_core::group::Member;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::context::{ConnInfo, Ctx, Header};
+use crate::error;
+use crate::group::{Description, GroupError, State};
+
+/// The first version that can say that a group does not exist; before, it is `Dead`.
+const NOT_FOUND: i16 = 6;
+
+/// The bits of what may be done with a group: read, delete, describe. Nobody is kept from any.
+const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+
+/// Describes groups.
+pub(crate) async fn handle(
+    ctx: &Ctx,
+    _conn: &ConnInfo,
+    _header: &Header,
+    request: DescribeGroupsRequest,
+    version: i16,
+) -> DescribeGroupsResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    for id in request.groups {
+        let described = match ctx.groups.describe(&id).await {
+            Ok(description) => describe(id, description),
+            Err(error) => failed(id, &error, version),
+        };
+        groups.push(if request.include_authorized_operations {
+            described.with_authorized_operations(ALL_OPERATIONS)
+        } else {
+            described.with_authorized_operations(i32::MIN)
+        });
+    }
+    DescribeGroupsResponse::default().with_groups(groups)
+}
+
+fn describe(id: GroupId, description: Description) -> DescribedGroup {
+    let Description { state, group } = description;
+    // Metadata and assignments mean something only once a generation is complete.
+    let protocol = group.protocol.filter(|_| state == State::Stable);
+    let members = group.members.into_iter();
+    DescribedGroup::default()
+        .with_error_code(error::NONE)
+        .with_group_id(id)
+        .with_group_state(StrBytes::from_static_str(state.name()))
+        .with_protocol_type(StrBytes::from_string(group.protocol_type))
+        .with_members(
+            members
+                .map(|(id, member)| describe_member(id, member, protocol.as_deref()))
+                .collect(),
+        )
+        .with_protocol_data(StrBytes::from_string(protocol.unwrap_or_default()))
+}
+
+fn describe_member(id: String, member: Member, protocol: Option<&str>) -> DescribedGroupMember {
+    let metadata = protocol.and_then(|protocol| {
+        let mut offered = member.protocols.into_iter();
+        offered
+            .find(|(name, _)| name == protocol)
+            .map(|(_, metadata)| Bytes::copy_from_slice(&metadata))
+    });
+    let assignment = protocol.map(|_| Bytes::copy_from_slice(&member.assignment));
+    DescribedGroupMember::default()
+        .with_member_id(StrBytes::from_string(id))
+        .with_group_instance_id(member.instance_id.map(StrBytes::from_string))
+        .with_client_id(StrBytes::from_string(member.client_id))
+        .with_client_host(StrBytes::from_string(member.client_host))
+        .with_member_metadata(metadata.unwrap_or_default())
+        .with_member_assignment(assignment.unwrap_or_default())
+}
+
+fn failed(id: GroupId, error: &GroupError, version: i16) -> DescribedGroup {
+    let dead = *error == GroupError::UnknownGroup;
+    let described = if dead && version < NOT_FOUND {
+        DescribedGroup::default().with_error_code(error::NONE)
+    } else {
+        DescribedGroup::default()
+            .with_error_code(error::group(error).code())
+            .with_error_message(Some(StrBytes::from_string(error.to_string())))
+    };
+    let state = if dead { "Dead" } else { "" };
+    described
+        .with_group_id(id)
+        .with_group_state(StrBytes::from_static_str(state))
+}
