@@ -1,0 +1,461 @@
+//! The quorum's client: reads on the local image, commands through the leader.
+//!
+//! A command keeps its request number while it is sent again, to this leader or the next, until its
+//! outcome is known or its deadline has passed; the state answers every copy alike. When its
+//! outcome returns, the local image has applied it: whoever asked reads what they wrote.
+//!
+//! | what happened until the deadline | answer |
+//! |---|---|
+//! | an outcome, applied here | the outcome |
+//! | every attempt failed before it was sent, or was turned away | `Unavailable` |
+//! | anything else | `Indeterminate` |
+//!
+//! # Cancel safety
+//! Dropping a command's future leaves its outcome unknown, and its request number is declared done.
+
+mod barrier;
+mod ports;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use frazil_core::env::Ids;
+use frazil_core::{BrokerEpoch, BrokerId, PortError, PortResult, ProducerId};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::command::{Command, Envelope, Outcome};
+use crate::config::ClientConfig;
+use crate::image::Image;
+use crate::metrics::Metrics;
+use crate::node::{Node, Us};
+use crate::peer::{CallError, Peer};
+use crate::wire::{COMMAND_MAX, Reply, Request, Status};
+
+use barrier::Barrier;
+use requests::Requests;
+
+/// Commands that are under way at once; the state remembers several times as many outcomes.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Producer ids that are taken from the quorum at once.
+const PRODUCER_IDS: u32 = 100;
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
+
+/// A client of the quorum. Cheap to clone; the clones are one session.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Arc<Link>,
+    client: Uuid,
+    requests: Requests,
+    in_flight: Semaphore,
+    barrier: Barrier,
+    registration: RwLock<Option<(BrokerId, BrokerEpoch)>>,
+    /// Producer ids that were taken and not given out.
+    producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
+}
+
+/// The ways to the quorum.
+struct Link {
+    image: Arc<Image>,
+    local: Option<Arc<Node>>,
+    peers: BTreeMap<u64, Peer>,
+    /// The leader as it was last heard of.
+    leader: Mutex<Option<u64>>,
+    /// Which voter to try when no leader is known.
+    turn: AtomicU64,
+    config: ClientConfig,
+    metrics: Metrics,
+}
+
+/// A gateway that registers.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The id that its disk remembers; `None` at its first start.
+    pub id: Option<BrokerId>,
+    /// Chosen afresh whenever the process starts.
+    pub incarnation: Uuid,
+    /// The host that Kafka clients connect to.
+    pub host: String,
+    /// The port that Kafka clients connect to.
+    pub port: u16,
+    /// Its zone.
+    pub rack: Option<String>,
+    /// `host:port` where other nodes reach it.
+    pub peer: String,
+    /// How long it counts as live without a heartbeat.
+    pub lease: Duration,
+}
+
+impl Client {
+    pub(crate) fn new(
+        image: Arc<Image>,
+        local: Option<Arc<Node>>,
+        voters: &BTreeMap<u64, String>,
+        config: ClientConfig,
+        ids: &dyn Ids,
+        metrics: Metrics,
+    ) -> Self {
+        let own = local.as_ref().map(|node| node.id);
+        let us = Arc::new(Us {
+            image: Arc::clone(&image),
+            voter: own,
+        });
+        let peers = voters
+            .iter()
+            .filter(|(id, _)| Some(**id) != own)
+            .map(|(id, address)| (*id, Peer::new(*id, address.clone(), us.clone())))
+            .collect();
+        let link = Arc::new(Link {
+            image,
+            local,
+            peers,
+            leader: Mutex::new(None),
+            turn: AtomicU64::new(ids.random()),
+            config,
+            metrics,
+        });
+        Self {
+            inner: Arc::new(Inner {
+                barrier: Barrier::start(Arc::clone(&link)),
+                link,
+                client: ids.uuid(),
+                requests: Requests::default(),
+                in_flight: Semaphore::new(IN_FLIGHT_MAX),
+                registration: RwLock::new(None),
+                producer_ids: tokio::sync::Mutex::new(0..0),
+            }),
+        }
+    }
+
+    /// The image that is read.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.inner.link.image
+    }
+
+    /// Registers this gateway, superseding its earlier registration; group claims are made under
+    /// the newest registration.
+    pub async fn register(&self, broker: Registration) -> PortResult<(BrokerId, BrokerEpoch)> {
+        let outcome = self
+            .execute(Command::RegisterBroker {
+                id: broker.id,
+                incarnation: broker.incarnation,
+                host: broker.host,
+                port: broker.port,
+                rack: broker.rack,
+                peer: broker.peer,
+                lease_ms: lease_ms(broker.lease),
+            })
+            .await?;
+        let Outcome::Registered { id, epoch } = outcome else {
+            return Err(unexpected(&outcome));
+        };
+        *self.inner.registration.write() = Some((id, epoch));
+        Ok((id, epoch))
+    }
+
+    /// Prolongs the registration's lease. `Fenced` once it was superseded.
+    pub async fn heartbeat(&self, lease: Duration) -> PortResult<()> {
+        let (broker, epoch) = self.registration()?;
+        let lease_ms = lease_ms(lease);
+        self.done(Command::Heartbeat {
+            broker,
+            epoch,
+            lease_ms,
+        })
+        .await
+    }
+
+    /// Takes this gateway out of the set of live brokers; it may go on committing.
+    pub async fn drain(&self) -> PortResult<()> {
+        let (broker, epoch) = self.registration()?;
+        self.done(Command::Drain { broker, epoch }).await
+    }
+
+    /// Ends the registration: nothing is committed under it any more.
+    pub async fn leave(&self) -> PortResult<()> {
+        let (broker, epoch) = self.registration()?;
+        self.done(Command::Leave { broker, epoch }).await
+    }
+
+    /// How the quorum is, as the leader or, if there is none, some voter sees it.
+    pub async fn status(&self) -> PortResult<Status> {
+        let link = &self.inner.link;
+        let mut best: Option<Status> = link.local.as_ref().map(|node| node.status());
+        let deadline = Instant::now() + link.config.attempt;
+        for peer in link.peers.values() {
+            if best.as_ref().is_some_and(|s| s.leader == Some(s.voter)) {
+                break;
+            }
+            if let Ok(Reply::Status(status)) = peer.call(&Request::Status, deadline).await
+                && best.as_ref().is_none_or(|best| {
+                    let rank = |s: &Status| (s.term, s.leader == Some(s.voter), s.leader.is_some());
+                    rank(&status) > rank(best)
+                })
+            {
+                best = Some(status);
+            }
+        }
+        best.ok_or_else(|| PortError::Unavailable("no voter answers".to_owned()))
+    }
+
+    /// Waits until the quorum has a leader, the cluster has its id, and the local image contains
+    /// everything acknowledged so far.
+    pub async fn ready(&self, within: Duration) -> PortResult<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            let result = self.inner.barrier_until(deadline).await;
+            let named = self.image().read(|state| state.cluster_id().is_some());
+            match result {
+                Ok(()) if named => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                _ if Instant::now() >= deadline => {
+                    return Err(PortError::Unavailable("the cluster has no id".to_owned()));
+                }
+                _ => tokio::time::sleep(BACKOFF_MIN).await,
+            }
+        }
+    }
+
+    /// Executes a command that answers with nothing.
+    async fn done(&self, command: Command) -> PortResult<()> {
+        match self.execute(command).await? {
+            Outcome::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn registration(&self) -> PortResult<(BrokerId, BrokerEpoch)> {
+        let unregistered = || PortError::Unavailable("this node is not registered".to_owned());
+        (*self.inner.registration.read()).ok_or_else(unregistered)
+    }
+
+    /// A producer id of those that were taken at once.
+    async fn next_producer_id(&self) -> PortResult<ProducerId> {
+        let mut range = self.inner.producer_ids.lock().await;
+        if range.is_empty() {
+            let count = PRODUCER_IDS;
+            let outcome = self.execute(Command::AllocateProducerIds { count }).await?;
+            let Outcome::ProducerIds { first } = outcome else {
+                return Err(unexpected(&outcome));
+            };
+            *range = first.0..first.0 + i64::from(count);
+        }
+        let id = range.start;
+        range.start += 1;
+        Ok(ProducerId(id))
+    }
+
+    /// Executes a command: see the module.
+    pub(crate) async fn execute(&self, command: Command) -> PortResult<Outcome> {
+        let inner = &self.inner;
+        let started = Instant::now();
+        let deadline = started + inner.link.config.deadline;
+        let crowded = || PortError::Unavailable("too many commands are under way".to_owned());
+        let _permit = tokio::time::timeout_at(deadline, inner.in_flight.acquire())
+            .await
+            .map_err(|_| crowded())?
+            .map_err(|_| crowded())?;
+        let request = inner.requests.begin();
+        let envelope = Envelope {
+            client: inner.client,
+            request: request.number,
+            done_below: request.done_below,
+            time_ms: 0,
+            command,
+        };
+        let outcome = inner.link.commit(&envelope, deadline).await?;
+        inner.link.metrics.commits.inc();
+        inner
+            .link
+            .metrics
+            .commit_seconds
+            .observe(started.elapsed().as_secs_f64());
+        Ok(outcome)
+    }
+}
+
+impl Inner {
+    async fn barrier_until(&self, deadline: Instant) -> PortResult<()> {
+        self.barrier.pass(&self.link, deadline).await
+    }
+}
+
+/// Who is asked.
+enum Target<'a> {
+    Local(&'a Arc<Node>),
+    Peer(&'a Peer),
+}
+
+impl Link {
+    /// The leader if one is known, else one voter after the other.
+    fn target(&self) -> Target<'_> {
+        if let Some(node) = &self.local {
+            match node.leader() {
+                Some(leader) if leader == node.id => return Target::Local(node),
+                Some(leader) => {
+                    if let Some(peer) = self.peers.get(&leader) {
+                        return Target::Peer(peer);
+                    }
+                }
+                None => {}
+            }
+        } else if let Some(leader) = *self.leader.lock()
+            && let Some(peer) = self.peers.get(&leader)
+        {
+            return Target::Peer(peer);
+        }
+        let voters = self.peers.len() + usize::from(self.local.is_some());
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize % voters.max(1);
+        match (self.peers.values().nth(turn), &self.local) {
+            (Some(peer), _) => Target::Peer(peer),
+            (None, Some(node)) => Target::Local(node),
+            (None, None) => unreachable!("a client has voters"),
+        }
+    }
+
+    fn heard(&self, leader: Option<u64>) {
+        *self.leader.lock() = leader;
+    }
+
+    /// One attempt, until `deadline` at the latest.
+    async fn attempt(
+        &self,
+        request: impl Fn() -> Request,
+        local: impl AsyncFnOnce(Arc<Node>) -> Reply,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        let deadline = deadline.min(Instant::now() + self.config.attempt);
+        match self.target() {
+            Target::Local(node) => tokio::time::timeout_at(deadline, local(Arc::clone(node)))
+                .await
+                .map_err(|_| CallError::Lost("the local voter did not answer".to_owned())),
+            Target::Peer(peer) => {
+                let reply = peer.call(&request(), deadline).await;
+                match &reply {
+                    Ok(Reply::Proposed { .. } | Reply::ReadIndex(_)) => {
+                        self.heard(Some(peer.id()));
+                    }
+                    Ok(Reply::NotLeader { leader }) => {
+                        self.heard(leader.filter(|id| *id != peer.id()));
+                    }
+                    Ok(_) | Err(_) => self.heard(None),
+                }
+                reply
+            }
+        }
+    }
+
+    async fn commit(&self, envelope: &Envelope, deadline: Instant) -> PortResult<Outcome> {
+        let mut uncertain = false;
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let request = || Request::Propose(envelope.encode().into());
+            let local = async |node: Arc<Node>| node.propose(envelope.clone()).await;
+            let problem = match self.attempt(request, local, deadline).await {
+                Ok(Reply::Proposed { index, outcome }) => {
+                    return self.applied(index, outcome, deadline).await;
+                }
+                Ok(Reply::NotLeader { leader }) => {
+                    format!("voter {leader:?} is said to lead")
+                }
+                Ok(Reply::Refused(why)) => why,
+                Ok(Reply::Unknown(why)) => {
+                    uncertain = true;
+                    why
+                }
+                Ok(_) => {
+                    uncertain = true;
+                    "a reply of another kind".to_owned()
+                }
+                Err(CallError::NotSent(why)) => why,
+                Err(CallError::Lost(why)) => {
+                    uncertain = true;
+                    why
+                }
+            };
+            if Instant::now() + backoff >= deadline || envelope_too_large(envelope) {
+                return Err(if uncertain {
+                    PortError::Indeterminate(problem)
+                } else {
+                    PortError::Unavailable(problem)
+                });
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Waits until the outcome is in the local image.
+    async fn applied(
+        &self,
+        index: u64,
+        outcome: crate::raft::Blob,
+        deadline: Instant,
+    ) -> PortResult<Outcome> {
+        let outcome = outcome
+            .outcome()
+            .map_err(|error| PortError::Indeterminate(error.to_string()))?;
+        tokio::time::timeout_at(deadline, self.image.wait_applied(index))
+            .await
+            .map_err(|_| {
+                PortError::Indeterminate(format!("done, but entry {index} has not arrived here"))
+            })?;
+        match outcome {
+            Outcome::Fenced => Err(PortError::Fenced("superseded or sealed".to_owned())),
+            Outcome::Stale => Err(PortError::Indeterminate(
+                "the session has declared the request done".to_owned(),
+            )),
+            other => Ok(other),
+        }
+    }
+
+    /// The leader's read index.
+    async fn read_index(&self, deadline: Instant) -> PortResult<u64> {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            self.metrics.barriers.inc();
+            let local = async |node: Arc<Node>| node.read_index().await;
+            let problem = match self.attempt(|| Request::ReadIndex, local, deadline).await {
+                Ok(Reply::ReadIndex(index)) => return Ok(index),
+                Ok(Reply::NotLeader { leader }) => format!("voter {leader:?} is said to lead"),
+                Ok(Reply::Refused(why) | Reply::Unknown(why)) => why,
+                Ok(_) => "a reply of another kind".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() + backoff >= deadline {
+                return Err(PortError::Unavailable(problem));
+            }
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+}
+
+fn envelope_too_large(envelope: &Envelope) -> bool {
+    // Only the few that could be are measured.
+    matches!(&envelope.command, Command::Commit(commit) if commit.appends.len() > 10_000)
+        && envelope.encode().len() > COMMAND_MAX
+}
+
+fn lease_ms(lease: Duration) -> u32 {
+    u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// What no command of that kind can come to, or what only a bug leads to.
+fn unexpected(outcome: &Outcome) -> PortError {
+    tracing::error!(?outcome, "the metadata state refused a command as invalid");
+    match outcome {
+        Outcome::Invalid(why) => PortError::Unavailable(format!("invalid command: {why}")),
+        other => PortError::Indeterminate(format!("an outcome of another kind: {other:?}")),
+    }
+}

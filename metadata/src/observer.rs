@@ -1,0 +1,191 @@
+//! Keeps the image of a node that is no voter: follows the applied log of any voter.
+//!
+//! Invariant: the image only moves forward. After a connection ends, the next one continues behind
+//! what is applied, at the same voter or another; what a voter has applied is committed, so all of
+//! them tell the same log.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use frazil_core::env::Ids;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::command::Envelope;
+use crate::config::ClientConfig;
+use crate::error::{Corrupt, Error};
+use crate::image::Image;
+use crate::metrics::Metrics;
+use crate::node::Us;
+use crate::peer::dial;
+use crate::state::State;
+use crate::wire::{Reply, Request, SNAPSHOT_MAX, frame, parse, read_frame};
+
+/// A voter that has said nothing for this long is given up.
+const SILENCE: Duration = Duration::from_secs(8);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// A node that follows the quorum.
+pub struct Observer {
+    voters: BTreeMap<u64, String>,
+    image: Arc<Image>,
+    ids: Arc<dyn Ids>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Observer {
+    /// Begins to follow. `voters` are the voters' ids and `host:port`.
+    ///
+    /// # Errors
+    /// No voters.
+    pub fn start(
+        voters: BTreeMap<u64, String>,
+        ids: Arc<dyn Ids>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        if voters.is_empty() {
+            return Err(Error::Config("no voters".to_owned()));
+        }
+        let image = Arc::new(Image::new(metrics.clone()));
+        let stop = CancellationToken::new();
+        // Observers spread over the voters.
+        let first = ids.random() as usize % voters.len();
+        let follower = follow_for_ever(voters.clone(), first, Arc::clone(&image));
+        let task = tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
+        Ok(Self {
+            voters,
+            image,
+            ids,
+            metrics,
+            stop,
+            task: spawned(task),
+        })
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// A client of the quorum that reads from this image.
+    pub fn client(&self, config: ClientConfig) -> Client {
+        Client::new(
+            Arc::clone(&self.image),
+            None,
+            &self.voters,
+            config,
+            &*self.ids,
+            self.metrics.clone(),
+        )
+    }
+
+    /// Stops following.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        // A panic of the task has been reported where it happened.
+        let _ = self.task.await;
+    }
+}
+
+fn spawned(task: JoinHandle<Option<()>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let _ = task.await;
+    })
+}
+
+async fn follow_for_ever(voters: BTreeMap<u64, String>, first: usize, image: Arc<Image>) {
+    let voters: Vec<(u64, String)> = voters.into_iter().collect();
+    let mut backoff = BACKOFF_MIN;
+    for (voter, address) in voters.iter().cycle().skip(first) {
+        let before = image.applied();
+        if let Err(error) = follow(*voter, address, &image).await {
+            tracing::debug!(voter, %error, "following a metadata voter ended");
+        }
+        backoff = if image.applied() > before {
+            BACKOFF_MIN
+        } else {
+            (backoff * 2).min(BACKOFF_MAX)
+        };
+        tokio::time::sleep(backoff).await;
+    }
+}
+
+async fn follow(voter: u64, address: &str, image: &Arc<Image>) -> io::Result<()> {
+    let us = Us {
+        image: Arc::clone(image),
+        voter: None,
+    };
+    let (mut reader, mut writer) = dial(voter, address, &us).await?;
+    let after = image.applied();
+    writer
+        .write_all(&frame(1, &Request::Follow { after })?)
+        .await?;
+    writer.flush().await?;
+
+    // A snapshot that is being received: its index, its length, its bytes.
+    let mut snapshot: Option<(u64, u64, BytesMut)> = None;
+    loop {
+        let next = tokio::time::timeout(SILENCE, read_frame(&mut reader))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let Some((_, body)) = next else {
+            return Ok(());
+        };
+        match parse::<Reply>(&body)? {
+            Reply::FollowEntries(entries) => apply(image, entries)?,
+            Reply::FollowIdle(_) => {}
+            Reply::FollowSnapshot { index, bytes } if bytes <= SNAPSHOT_MAX => {
+                snapshot = Some((index, bytes, BytesMut::new()));
+            }
+            Reply::FollowPart(part) => {
+                let Some((_, bytes, received)) = &mut snapshot else {
+                    return Err(Corrupt::new("a part of no snapshot").into());
+                };
+                received.extend_from_slice(&part.0);
+                if (received.len() as u64) < *bytes {
+                    continue;
+                }
+                if let Some((index, _, received)) = snapshot.take() {
+                    install(image, index, received).await?;
+                }
+            }
+            _ => return Err(Corrupt::new("a reply that does not belong to following").into()),
+        }
+    }
+}
+
+fn apply(image: &Image, entries: Vec<(u64, Option<crate::raft::Blob>)>) -> io::Result<()> {
+    let mut decoded = Vec::with_capacity(entries.len());
+    for (expected, (index, bytes)) in (image.applied() + 1..).zip(entries) {
+        if index != expected {
+            return Err(Corrupt::new(format!("entry {index} instead of {expected}")).into());
+        }
+        let envelope = bytes
+            .map(|bytes| Envelope::decode(&bytes.0))
+            .transpose()
+            .map_err(|error| Corrupt::new(format!("entry {index}: {error}")))?;
+        decoded.push((index, envelope));
+    }
+    image.apply(&decoded);
+    Ok(())
+}
+
+async fn install(image: &Image, index: u64, bytes: BytesMut) -> io::Result<()> {
+    if index <= image.applied() {
+        return Err(Corrupt::new(format!("a snapshot at {index} goes back")).into());
+    }
+    let state = tokio::task::spawn_blocking(move || State::restore(&bytes))
+        .await
+        .map_err(io::Error::other)?
+        .map_err(|error| Corrupt::new(format!("snapshot: {error}")))?;
+    image.install(state, index);
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! A connection to one voter, shared by many calls.
+//!
+//! ```text
+//!   call ──► writer task ──► socket ──► reader task ──► the call with that id
+//! ```
+//!
+//! Connected when first needed, and again after it has failed. An attempt that failed before the
+//! request was handed to the connection certainly did not happen; afterwards nobody knows.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::wire::{
+    Greeting, Reply, Request, frame, parse, read_frame, read_greeting, send_greeting,
+};
+
+/// How long connecting and greeting may take.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Requests that may wait for the socket.
+const QUEUED_MAX: usize = 256;
+
+/// Why a call got no reply.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// It did not happen.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It may have happened.
+    #[error("no reply: {0}")]
+    Lost(String),
+}
+
+/// Who a node is, for greetings.
+pub(crate) trait Introduce: Send + Sync + 'static {
+    /// The cluster, once known.
+    fn cluster(&self) -> Option<String>;
+    /// This node's voter id, if it is one.
+    fn voter(&self) -> Option<u64>;
+}
+
+/// One voter, as seen from a client.
+pub(crate) struct Peer {
+    id: u64,
+    address: String,
+    us: Arc<dyn Introduce>,
+    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+}
+
+impl Peer {
+    pub(crate) fn new(id: u64, address: String, us: Arc<dyn Introduce>) -> Self {
+        Self {
+            id,
+            address,
+            us,
+            connection: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    /// The voter's id.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Asks and waits for the reply, until the deadline.
+    ///
+    /// # Cancel safety
+    /// Whether the request is carried out is then unknown.
+    pub(crate) async fn call(
+        &self,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, CallError> {
+        let connection = tokio::time::timeout_at(deadline, self.connect())
+            .await
+            .map_err(|_| {
+                CallError::NotSent(format!("connecting to {} took too long", self.address))
+            })?
+            .map_err(|error| CallError::NotSent(format!("{}: {error}", self.address)))?;
+        connection.call(request, deadline).await
+    }
+
+    async fn connect(&self) -> io::Result<Arc<Connection>> {
+        let mut slot = self.connection.lock().await;
+        if let Some(connection) = &*slot
+            && !connection.shared.closed.load(Ordering::Acquire)
+        {
+            return Ok(Arc::clone(connection));
+        }
+        *slot = None;
+        let (reader, writer) = dial(self.id, &self.address, &*self.us).await?;
+        let connection = Arc::new(Connection::start(reader, writer));
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+}
+
+/// Connects and greets.
+pub(crate) async fn dial(
+    id: u64,
+    address: &str,
+    us: &dyn Introduce,
+) -> io::Result<(BufReader<OwnedReadHalf>, BufWriter<OwnedWriteHalf>)> {
+    let greet = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (reader, writer) = stream.into_split();
+        let (mut reader, mut writer) = (
+            BufReader::with_capacity(64 << 10, reader),
+            BufWriter::with_capacity(64 << 10, writer),
+        );
+        let ours = Greeting::new(us.cluster(), us.voter(), id);
+        send_greeting(&mut writer, &ours).await?;
+        let theirs = read_greeting(&mut reader).await?;
+        if let Some(objection) = theirs.objection(&ours) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, objection));
+        }
+        Ok((reader, writer))
+    };
+    tokio::time::timeout(CONNECT, greet)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    frames: mpsc::Sender<Vec<u8>>,
+    ids: AtomicU64,
+    tasks: [AbortHandle; 2],
+}
+
+struct Shared {
+    closed: AtomicBool,
+    pending: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
+}
+
+impl Shared {
+    fn close(&self) {
+        let mut pending = self.pending.lock();
+        self.closed.store(true, Ordering::Release);
+        // Whoever waits learns it from the dropped sender.
+        pending.clear();
+    }
+}
+
+impl Connection {
+    fn start(mut reader: BufReader<OwnedReadHalf>, mut writer: BufWriter<OwnedWriteHalf>) -> Self {
+        let shared = Arc::new(Shared {
+            closed: AtomicBool::new(false),
+            pending: Mutex::default(),
+        });
+        let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUED_MAX);
+        let writing = Arc::clone(&shared);
+        let write = tokio::spawn(async move {
+            while let Some(frame) = queue.recv().await {
+                let mut result = writer.write_all(&frame).await;
+                if result.is_ok() && queue.is_empty() {
+                    result = writer.flush().await;
+                }
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a metadata peer connection failed");
+                    break;
+                }
+            }
+            writing.close();
+        });
+        let reading = Arc::clone(&shared);
+        let read = tokio::spawn(async move {
+            if let Err(error) = receive(&mut reader, &reading).await {
+                tracing::debug!(%error, "a metadata peer connection failed");
+            }
+            reading.close();
+        });
+        Self {
+            shared,
+            frames,
+            ids: AtomicU64::new(1),
+            tasks: [write.abort_handle(), read.abort_handle()],
+        }
+    }
+
+    async fn call(&self, request: &Request, deadline: Instant) -> Result<Reply, CallError> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let frame = frame(id, request).map_err(|error| CallError::NotSent(error.to_string()))?;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut pending = self.shared.pending.lock();
+            if self.shared.closed.load(Ordering::Acquire) {
+                return Err(CallError::NotSent("the connection is closed".to_owned()));
+            }
+            pending.insert(id, sender);
+        }
+        let _guard = Pending {
+            shared: &self.shared,
+            id,
+        };
+        tokio::time::timeout_at(deadline, self.frames.send(frame))
+            .await
+            .map_err(|_| CallError::NotSent("the connection is congested".to_owned()))?
+            .map_err(|_| CallError::NotSent("the connection is closed".to_owned()))?;
+        tokio::time::timeout_at(deadline, receiver)
+            .await
+            .map_err(|_| CallError::Lost("no reply in time".to_owned()))?
+            .map_err(|_| CallError::Lost("the connection failed".to_owned()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Forgets a call that nobody waits for any more.
+struct Pending<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.shared.pending.lock().remove(&self.id);
+    }
+}
+
+async fn receive(reader: &mut BufReader<OwnedReadHalf>, shared: &Shared) -> io::Result<()> {
+    while let Some((id, body)) = read_frame(reader).await? {
+        let reply: Reply = parse(&body)?;
+        if let Some(sender) = shared.pending.lock().remove(&id) {
+            // The caller may have given up in this moment.
+            let _ = sender.send(reply);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! A voter's side of the peer protocol.
+//!
+//! ```text
+//!   socket ──► reader: one task per request (bounded) ──► writer ──► socket
+//! ```
+//!
+//! Every connection has its own tasks, which end with it. What a request began in Raft goes on.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use openraft::{EntryPayload, Snapshot};
+use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::Envelope;
+use crate::node::{Node, Us};
+use crate::peer::Introduce as _;
+use crate::raft::{Blob, SnapshotMeta, Vote};
+use crate::wire::{
+    Greeting, Reply, Request, SNAPSHOT_MAX, SNAPSHOT_PART, frame, parse, read_frame, read_greeting,
+    send_greeting,
+};
+
+/// Connections that are served at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// Requests of one connection that are worked on at once.
+const REQUESTS_MAX: usize = 256;
+/// How long a connection may take to greet.
+const GREETING: Duration = Duration::from_secs(10);
+/// How often a follower hears from us when nothing happens.
+const IDLE: Duration = Duration::from_secs(2);
+/// Entries, and their bytes, that a follower gets at once.
+const FOLLOW_ENTRIES: u64 = 1024;
+const FOLLOW_BYTES: u64 = 1 << 20;
+/// A follower that is further behind gets a snapshot.
+const FOLLOW_LAG_MAX: u64 = 100_000;
+
+/// Serves until it is stopped.
+pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, from)) => {
+                    let node = Arc::clone(&node);
+                    connections.spawn(async move {
+                        if let Err(error) = connection(node, stream).await {
+                            tracing::debug!(%from, %error, "a metadata connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a metadata connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    connections.shutdown().await;
+}
+
+/// A snapshot that is being received.
+struct Incoming {
+    vote: Vote,
+    meta: SnapshotMeta,
+    bytes: u64,
+    received: BytesMut,
+}
+
+/// What the requests of a connection share.
+struct Session {
+    node: Arc<Node>,
+    incoming: Mutex<Option<Incoming>>,
+    replies: mpsc::Sender<Vec<u8>>,
+}
+
+async fn connection(node: Arc<Node>, stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (reader, writer) = stream.into_split();
+    let mut reader = BufReader::with_capacity(64 << 10, reader);
+    let mut writer = BufWriter::with_capacity(64 << 10, writer);
+
+    let us = Us {
+        image: Arc::clone(&node.image),
+        voter: Some(node.id),
+    };
+    let ours = Greeting::new(us.cluster(), us.voter(), node.id);
+    let theirs = tokio::time::timeout(GREETING, read_greeting(&mut reader))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    send_greeting(&mut writer, &ours).await?;
+    if let Some(objection) = theirs.objection(&ours) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, objection));
+    }
+
+    let (replies, mut queue) = mpsc::channel::<Vec<u8>>(REQUESTS_MAX);
+    let session = Arc::new(Session {
+        node,
+        incoming: Mutex::new(None),
+        replies,
+    });
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        while let Some(reply) = queue.recv().await {
+            writer.write_all(&reply).await?;
+            if queue.is_empty() {
+                writer.flush().await?;
+            }
+        }
+        Ok(())
+    });
+    let reading = async {
+        while let Some((id, body)) = read_frame(&mut reader).await? {
+            let request = parse::<Request>(&body)?;
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?;
+            // Sweep what has ended, and end with the writer.
+            while let Some(ended) = tasks.try_join_next() {
+                ended.map_err(io::Error::other)??;
+            }
+            let session = Arc::clone(&session);
+            tasks.spawn(async move {
+                let result = session.answer(id, request).await;
+                drop(permit);
+                result
+            });
+        }
+        Ok(())
+    };
+    reading.await
+}
+
+impl Session {
+    async fn answer(&self, id: u64, request: Request) -> io::Result<()> {
+        let reply = match request {
+            Request::Follow { after } => return self.follow(id, after).await,
+            other => self.handle(other).await,
+        };
+        self.send(id, &reply).await
+    }
+
+    async fn send(&self, id: u64, reply: &Reply) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.replies.send(frame(id, reply)?).await.map_err(gone)
+    }
+
+    async fn handle(&self, request: Request) -> Reply {
+        let raft = &self.node.raft;
+        let refused = |error: &dyn std::fmt::Display| Reply::Refused(error.to_string());
+        match request {
+            Request::Append(rpc) => match raft.append_entries(rpc).await {
+                Ok(response) => Reply::Appended(response),
+                Err(error) => refused(&error),
+            },
+            Request::Vote(rpc) => match raft.vote(rpc).await {
+                Ok(response) => Reply::Voted(response),
+                Err(error) => refused(&error),
+            },
+            Request::PreVote(rpc) => match raft.pre_vote(rpc).await {
+                Ok(response) => Reply::Voted(response),
+                Err(error) => refused(&error),
+            },
+            Request::SnapshotBegin { vote, meta, bytes } => {
+                if bytes > SNAPSHOT_MAX {
+                    return Reply::Refused(format!("a snapshot of {bytes} bytes"));
+                }
+                *self.incoming.lock().await = Some(Incoming {
+                    vote,
+                    meta,
+                    bytes,
+                    received: BytesMut::new(),
+                });
+                Reply::Continue
+            }
+            Request::SnapshotPart(part) => {
+                let mut incoming = self.incoming.lock().await;
+                match &mut *incoming {
+                    Some(snapshot)
+                        if (snapshot.received.len() + part.0.len()) as u64 <= snapshot.bytes =>
+                    {
+                        snapshot.received.extend_from_slice(&part.0);
+                        Reply::Continue
+                    }
+                    _ => {
+                        *incoming = None;
+                        Reply::Refused("no snapshot is expected, or not so much".to_owned())
+                    }
+                }
+            }
+            Request::SnapshotEnd => match self.incoming.lock().await.take() {
+                Some(snapshot) if snapshot.received.len() as u64 == snapshot.bytes => {
+                    let received = Snapshot {
+                        meta: snapshot.meta,
+                        snapshot: snapshot.received.freeze(),
+                    };
+                    match raft.install_full_snapshot(snapshot.vote, received).await {
+                        Ok(response) => Reply::SnapshotInstalled(response),
+                        Err(error) => refused(&error),
+                    }
+                }
+                _ => Reply::Refused("the snapshot is not complete".to_owned()),
+            },
+            Request::TransferLeader(rpc) => match raft.handle_transfer_leader(rpc).await {
+                Ok(response) => Reply::Transferred(response),
+                Err(error) => refused(&error),
+            },
+            Request::Propose(bytes) => match Envelope::decode(&bytes.0) {
+                Ok(envelope) => self.node.propose(envelope).await,
+                Err(error) => refused(&error),
+            },
+            Request::ReadIndex => self.node.read_index().await,
+            Request::Status => Reply::Status(self.node.status()),
+            Request::Follow { .. } => Reply::Refused("not here".to_owned()),
+        }
+    }
+
+    /// Sends the applied log behind `after`, until the connection ends.
+    async fn follow(&self, id: u64, after: u64) -> io::Result<()> {
+        let image = &self.node.image;
+        let mut applied = image.subscribe();
+        let mut next = after + 1;
+        loop {
+            let upto = *applied.borrow_and_update();
+            if next > upto {
+                let changed = tokio::time::timeout(IDLE, applied.changed()).await;
+                match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => self.send(id, &Reply::FollowIdle(upto)).await?,
+                }
+                continue;
+            }
+            let entries = if upto - next < FOLLOW_LAG_MAX {
+                let end = (upto + 1).min(next + FOLLOW_ENTRIES);
+                self.node.log.read(next, end, FOLLOW_BYTES).await?
+            } else {
+                Vec::new()
+            };
+            if entries
+                .first()
+                .is_some_and(|entry| entry.log_id.index == next)
+            {
+                next += entries.len() as u64;
+                let entries = entries
+                    .into_iter()
+                    .map(|entry| match entry.payload {
+                        EntryPayload::Normal(command) => (entry.log_id.index, Some(command)),
+                        EntryPayload::Blank | EntryPayload::Membership(_) => {
+                            (entry.log_id.index, None)
+                        }
+                    })
+                    .collect();
+                self.send(id, &Reply::FollowEntries(entries)).await?;
+            } else {
+                // Too far behind, or what it needs has been purged.
+                next = self.send_snapshot(id).await? + 1;
+            }
+        }
+    }
+
+    async fn send_snapshot(&self, id: u64) -> io::Result<u64> {
+        let (state, index) = self.node.image.copy();
+        let bytes: Bytes = tokio::task::spawn_blocking(move || state.snapshot().into())
+            .await
+            .map_err(io::Error::other)?;
+        let begin = Reply::FollowSnapshot {
+            index,
+            bytes: bytes.len() as u64,
+        };
+        self.send(id, &begin).await?;
+        for start in (0..bytes.len()).step_by(SNAPSHOT_PART) {
+            let part = bytes.slice(start..bytes.len().min(start + SNAPSHOT_PART));
+            self.send(id, &Reply::FollowPart(Blob(part))).await?;
+        }
+        Ok(index)
+    }
+}

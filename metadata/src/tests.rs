@@ -1,0 +1,446 @@
+//! Voters, observers and clients together, over loopback TCP and the real disk.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use frazil_core::env::testing::{ManualClock, SeededIds};
+use frazil_core::ports::{
+    Append, BatchInfo, BatchOutcome, Catalog, CatalogRefusal, Commit, LogIndex, NewTopic,
+    SegmentInfo, Sequencer,
+};
+use frazil_core::{
+    BrokerEpoch, BrokerId, Location, Offset, PortError, SegmentId, TopicId, TopicName,
+    TopicPartition,
+};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::testing::RealDisk;
+use crate::{Client, ClientConfig, Config, Error, Metrics, Observer, Registration, Voter};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn config(voter: u64, voters: &BTreeMap<u64, String>, dir: &Path) -> Config {
+    Config {
+        log_file_bytes: 64 << 10,
+        election_timeout: Duration::from_millis(400),
+        heartbeat: Duration::from_millis(100),
+        ..Config::new(voter, voters.clone(), dir)
+    }
+}
+
+async fn start(config: Config, listener: Option<TcpListener>, seed: u64) -> Result<Voter, Error> {
+    Voter::start(
+        config,
+        listener,
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(1_000_000)),
+        Arc::new(SeededIds::new(seed)),
+        Metrics::default(),
+    )
+    .await
+}
+
+fn alone(dir: &TempDir) -> Config {
+    let voters = BTreeMap::from([(1, "nowhere:0".to_owned())]);
+    config(1, &voters, dir.path())
+}
+
+fn topic(number: u128) -> NewTopic {
+    NewTopic {
+        id: TopicId::new(Uuid::from_u128(number)),
+        name: TopicName::new(&format!("topic-{number}")).unwrap(),
+        partitions: 3,
+        replication_factor: 1,
+        config: BTreeMap::new(),
+    }
+}
+
+async fn create(client: &Client, number: u128) {
+    let created = client.create_topic(topic(number)).await.unwrap().unwrap();
+    assert_eq!(created.id, topic(number).id);
+    // What was written is read, on this very node.
+    assert!(client.topic_by_id(created.id).is_some());
+}
+
+fn broker(incarnation: u128) -> Registration {
+    Registration {
+        id: None,
+        incarnation: Uuid::from_u128(incarnation),
+        host: "localhost".to_owned(),
+        port: 9092,
+        rack: None,
+        peer: "localhost:9093".to_owned(),
+        lease: Duration::from_secs(10),
+    }
+}
+
+fn flush(broker: BrokerId, epoch: BrokerEpoch, number: u64, partition: TopicPartition) -> Commit {
+    let id = SegmentId::new(epoch, number);
+    Commit {
+        broker,
+        epoch,
+        sealed_below: 0,
+        segments: vec![SegmentInfo { id, bytes: 1000 }],
+        appends: vec![Append {
+            partition,
+            location: Location::Segment {
+                id,
+                start: 0,
+                length: 100,
+            },
+            batches: vec![BatchInfo {
+                length: 100,
+                records: 10,
+                max_timestamp: 5,
+                producer: None,
+            }],
+        }],
+        moves: Vec::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_voter_leads_at_once_and_keeps_everything_over_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let voter = start(alone(&dir), None, 1).await.unwrap();
+    let client = voter.client(ClientConfig::default());
+    client.ready(PATIENCE).await.unwrap();
+    let cluster = client.cluster_id();
+    assert!(!cluster.is_empty());
+    for number in 0..20 {
+        create(&client, number).await;
+    }
+    let (id, epoch) = client.register(broker(1)).await.unwrap();
+    let partition = TopicPartition::new(topic(3).id, 1);
+    let outcome = client.commit(flush(id, epoch, 0, partition)).await.unwrap();
+    assert_eq!(
+        outcome.appends[0].batches,
+        [BatchOutcome::Appended(Offset(0))]
+    );
+    let refused = client.create_topic(NewTopic {
+        id: TopicId::new(Uuid::from_u128(999)),
+        ..topic(3)
+    });
+    assert_eq!(refused.await.unwrap(), Err(CatalogRefusal::TopicExists));
+    drop(client);
+    voter.shutdown().await;
+
+    let started = Instant::now();
+    let voter = start(alone(&dir), None, 2).await.unwrap();
+    let client = voter.client(ClientConfig::default());
+    client.barrier().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(client.cluster_id(), cluster);
+    assert_eq!(client.topics().len(), 20);
+    assert_eq!(
+        client.bounds(&partition).unwrap().high_watermark,
+        Offset(10)
+    );
+    let status = client.status().await.unwrap();
+    assert_eq!((status.leader, status.voters), (Some(1), vec![1]));
+    voter.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_voter_comes_back_from_snapshot_and_log() {
+    let dir = TempDir::new().unwrap();
+    let config = || Config {
+        snapshot_entries: 20,
+        kept_entries: 5,
+        ..alone(&dir)
+    };
+    let voter = start(config(), None, 1).await.unwrap();
+    let client = voter.client(ClientConfig::default());
+    for number in 0..100 {
+        create(&client, number).await;
+    }
+    drop(client);
+    voter.shutdown().await;
+    let names: Vec<_> = frazil_core::env::Disk::list(&RealDisk, dir.path()).unwrap();
+    let snapshots = names.iter().filter(|name| name.ends_with(".snap")).count();
+    assert!((1..=2).contains(&snapshots), "{names:?}");
+
+    let voter = start(config(), None, 2).await.unwrap();
+    let client = voter.client(ClientConfig::default());
+    assert_eq!(client.topics().len(), 100);
+    create(&client, 100).await;
+    voter.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_another_voter_or_without_its_log_is_refused() {
+    let dir = TempDir::new().unwrap();
+    start(alone(&dir), None, 1).await.unwrap().shutdown().await;
+
+    let voters = BTreeMap::from([(2, "nowhere:0".to_owned())]);
+    let other = start(config(2, &voters, dir.path()), None, 2).await;
+    assert!(matches!(other, Err(Error::Directory(_))));
+
+    for name in frazil_core::env::Disk::list(&RealDisk, dir.path()).unwrap() {
+        if name.ends_with(".log") {
+            frazil_core::env::Disk::remove(&RealDisk, &dir.path().join(name)).unwrap();
+        }
+    }
+    let lost = start(alone(&dir), None, 3).await;
+    assert!(matches!(lost, Err(Error::Directory(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_rung_by_its_partitions_only() {
+    let dir = TempDir::new().unwrap();
+    let voter = start(alone(&dir), None, 1).await.unwrap();
+    let client = voter.client(ClientConfig::default());
+    create(&client, 1).await;
+    let (id, epoch) = client.register(broker(1)).await.unwrap();
+    let partition = |index| TopicPartition::new(topic(1).id, index);
+    let mut watched = client.watch(&[partition(0), partition(1)]);
+    let mut other = client.watch(&[partition(2)]);
+    client
+        .commit(flush(id, epoch, 0, partition(1)))
+        .await
+        .unwrap();
+    // The change lies before the wait, and is not missed.
+    tokio::time::timeout(PATIENCE, watched.changed())
+        .await
+        .unwrap();
+    let untouched = tokio::time::timeout(Duration::from_millis(50), other.changed()).await;
+    assert!(untouched.is_err());
+    voter.shutdown().await;
+}
+
+/// Three voters on loopback.
+struct Cluster {
+    addresses: BTreeMap<u64, String>,
+    dirs: BTreeMap<u64, TempDir>,
+    voters: BTreeMap<u64, Voter>,
+    starts: u64,
+    entries: u64,
+}
+
+impl Cluster {
+    async fn new(snapshot_entries: u64) -> Self {
+        let mut listeners = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for id in 1..=3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.insert(id, listener.local_addr().unwrap().to_string());
+            listeners.insert(id, listener);
+        }
+        let mut cluster = Self {
+            addresses,
+            dirs: (1..=3).map(|id| (id, TempDir::new().unwrap())).collect(),
+            voters: BTreeMap::new(),
+            starts: 0,
+            entries: snapshot_entries,
+        };
+        for (id, listener) in listeners {
+            cluster.start_on(id, listener).await;
+        }
+        cluster
+    }
+
+    async fn start_on(&mut self, id: u64, listener: TcpListener) {
+        self.starts += 1;
+        let config = Config {
+            snapshot_entries: self.entries,
+            kept_entries: self.entries / 4,
+            ..config(id, &self.addresses, self.dirs[&id].path())
+        };
+        let voter = start(config, Some(listener), self.starts).await.unwrap();
+        self.voters.insert(id, voter);
+    }
+
+    async fn restart(&mut self, id: u64) {
+        let listener = TcpListener::bind(&self.addresses[&id]).await.unwrap();
+        self.start_on(id, listener).await;
+    }
+
+    async fn stop(&mut self, id: u64) {
+        self.voters.remove(&id).unwrap().shutdown().await;
+    }
+
+    fn client(&self, id: u64) -> Client {
+        self.voters[&id].client(ClientConfig::default())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_voters_survive_their_leader_and_a_restart_of_all() {
+    let mut cluster = Cluster::new(1000).await;
+    let clients: Vec<_> = (1..=3).map(|id| cluster.client(id)).collect();
+    for client in &clients {
+        client.ready(PATIENCE).await.unwrap();
+    }
+    let observer = Observer::start(
+        cluster.addresses.clone(),
+        Arc::new(SeededIds::new(77)),
+        Metrics::default(),
+    )
+    .unwrap();
+    let observing = observer.client(ClientConfig::default());
+    observing.ready(PATIENCE).await.unwrap();
+
+    // Written through any node, seen at once through any other.
+    for number in 0..12_usize {
+        create(&clients[number % 3], number as u128).await;
+        observing.barrier().await.unwrap();
+        assert!(observing.topic(&format!("topic-{number}")).is_some());
+        let another = &clients[(number + 1) % 3];
+        another.barrier().await.unwrap();
+        assert_eq!(another.topics().len(), number + 1);
+    }
+    create(&observing, 12).await;
+
+    let leader = observing.status().await.unwrap().leader.unwrap();
+    drop(clients);
+    cluster.stop(leader).await;
+    for number in 13..20 {
+        create(&observing, number).await;
+    }
+    let survivor = *cluster.voters.keys().next().unwrap();
+    let client = cluster.client(survivor);
+    client.barrier().await.unwrap();
+    assert_eq!(client.topics().len(), 20);
+    let name = client.cluster_id();
+    drop(client);
+
+    for id in cluster.voters.keys().copied().collect::<Vec<_>>() {
+        cluster.stop(id).await;
+    }
+    for id in 1..=3 {
+        cluster.restart(id).await;
+    }
+    for id in 1..=3 {
+        let client = cluster.client(id);
+        client.ready(PATIENCE).await.unwrap();
+        assert_eq!(client.topics().len(), 20);
+        assert_eq!(client.cluster_id(), name);
+    }
+    // The observer has found its way back.
+    observing.barrier().await.unwrap();
+    create(&observing, 20).await;
+    observer.shutdown().await;
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_and_an_observer_that_are_far_behind_get_snapshots() {
+    let mut cluster = Cluster::new(40).await;
+    let leader = {
+        let client = cluster.client(1);
+        client.ready(PATIENCE).await.unwrap();
+        client.status().await.unwrap().leader.unwrap()
+    };
+    let client = cluster.client(leader);
+    let late = if leader == 3 { 2 } else { 3 };
+    cluster.stop(late).await;
+    for number in 0..200 {
+        create(&client, number).await;
+    }
+    cluster.restart(late).await;
+    let returned = cluster.client(late);
+    returned.barrier().await.unwrap();
+    assert_eq!(returned.topics().len(), 200);
+
+    let observer = Observer::start(
+        cluster.addresses.clone(),
+        Arc::new(SeededIds::new(5)),
+        Metrics::default(),
+    )
+    .unwrap();
+    let observing = observer.client(ClientConfig::default());
+    observing.barrier().await.unwrap();
+    assert_eq!(observing.topics().len(), 200);
+    observer.shutdown().await;
+    drop((client, returned));
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_a_command_ends_at_its_deadline() {
+    let mut cluster = Cluster::new(1000).await;
+    let client = cluster.voters[&1].client(ClientConfig {
+        deadline: Duration::from_secs(2),
+        attempt: Duration::from_millis(500),
+    });
+    client.ready(PATIENCE).await.unwrap();
+    cluster.stop(2).await;
+    cluster.stop(3).await;
+    let result = client.create_topic(topic(1)).await;
+    assert!(
+        matches!(
+            result,
+            Err(PortError::Indeterminate(_) | PortError::Unavailable(_))
+        ),
+        "{result:?}"
+    );
+    assert!(matches!(
+        client.barrier().await,
+        Err(PortError::Unavailable(_))
+    ));
+    cluster.restart(2).await;
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 2).await;
+    drop(client);
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+}
+
+/// Not a test of time: prints how many commands a second a lone voter commits.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn measure_commits_of_a_lone_voter() {
+    let dir = TempDir::new().unwrap();
+    let config = Config {
+        log_file_bytes: 16 << 20,
+        ..alone(&dir)
+    };
+    let started = Instant::now();
+    let voter = start(config, None, 1).await.unwrap();
+    println!("started in {:?}", started.elapsed());
+    let client = voter.client(ClientConfig::default());
+    create(&client, 1).await;
+    let (id, epoch) = client.register(broker(1)).await.unwrap();
+    let partition = TopicPartition::new(topic(1).id, 0);
+    let mut number = 0;
+    for in_flight in [1_u64, 16, 128] {
+        let before = Instant::now();
+        let mut tasks = tokio::task::JoinSet::new();
+        let each = 6400 / in_flight.max(4);
+        for task in 0..in_flight {
+            let client = client.clone();
+            let from = number + task * each;
+            tasks.spawn(async move {
+                for n in from..from + each {
+                    client.commit(flush(id, epoch, n, partition)).await.unwrap();
+                }
+            });
+        }
+        while let Some(task) = tasks.join_next().await {
+            task.unwrap();
+        }
+        number += in_flight * each;
+        let count = in_flight * each;
+        let took = before.elapsed();
+        println!(
+            "{in_flight:4} in flight: {:.0} commits/s, {:?} each",
+            count as f64 / took.as_secs_f64(),
+            took / count as u32 * in_flight as u32,
+        );
+    }
+    let before = Instant::now();
+    for _ in 0..10_000 {
+        client.barrier().await.unwrap();
+    }
+    println!("barrier: {:?}", before.elapsed() / 10_000);
+    voter.shutdown().await;
+}

@@ -1,0 +1,408 @@
+//! A voter: its directory, its Raft node, its peer listener, and the forming of a new cluster.
+//!
+//! ```text
+//! open the directory ─► recover log and vote ─► Raft ─► serve peers ─► form, or elect
+//! ```
+//!
+//! **Forming.** Of a cluster whose logs are all empty, the voter with the lowest id writes the
+//! membership, unless another voter already has one; the first leader gives the cluster its id. A
+//! voter that is alone elects itself at once whenever it starts.
+//!
+//! **Lost disks.** A voter that has lost its log must not vote again under its id: it could elect a
+//! leader without entries that it had acknowledged. A directory that says whose it is and has no
+//! log is refused. A directory that is gone as a whole looks like a new voter's and cannot be told
+//! from it here; such a voter must be given a new id.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use frazil_core::env::{Clock, Disk, Ids};
+use openraft::BasicNode;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{InitializeError, RaftError};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::client::Client;
+use crate::command::{Command, Envelope};
+use crate::config::{ClientConfig, Config};
+use crate::error::{Corrupt, Error};
+use crate::image::Image;
+use crate::metrics::Metrics;
+use crate::node::{Node, Us};
+use crate::peer::Peer;
+use crate::raft::log_store::{LogConfig, LogStore, Opened};
+use crate::raft::network::Network;
+use crate::raft::record::{decode_all, encode_onto};
+use crate::raft::snapshot::SnapshotStore;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::{Raft, durable};
+use crate::server::serve;
+use crate::wire::{Reply, Request};
+
+const IDENTITY_FILE: &str = "identity";
+const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
+/// How long a lone voter may take to lead.
+const LONE_ELECTION: Duration = Duration::from_secs(10);
+/// How long a voter that leaves waits for another leader.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// A running voter.
+pub struct Voter {
+    node: Arc<Node>,
+    config: Config,
+    ids: Arc<dyn Ids>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+    log_stopped: oneshot::Receiver<()>,
+}
+
+impl Voter {
+    /// Starts a voter. `listener` is where other nodes reach it; a voter that is alone may have
+    /// none. A voter that is alone leads on return, and the cluster has its id.
+    ///
+    /// # Errors
+    /// A configuration or a directory that cannot be right, or a disk that fails.
+    pub async fn start(
+        config: Config,
+        listener: Option<TcpListener>,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn Ids>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        config.check()?;
+        let raft_config = Arc::new(config.raft()?);
+        let sole = config.voters.len() == 1;
+
+        let opening = open(&config, &disk, &ids, &metrics);
+        let opened = tokio::task::spawn_blocking(opening)
+            .await
+            .map_err(io::Error::other)??;
+        let (store, log_stopped) = (opened.store, opened.stopped);
+        let reader = store.reader();
+        let log_bytes = store.bytes();
+        let is_new = store.is_new();
+
+        let image = Arc::new(Image::new(metrics.clone()));
+        let snapshots = SnapshotStore {
+            disk,
+            dir: config.dir.clone(),
+        };
+        let us = Arc::new(Us {
+            image: Arc::clone(&image),
+            voter: Some(config.voter_id),
+        });
+        let machine = StateMachine::new(Arc::clone(&image), snapshots, metrics.clone());
+        let network = Network::new(us.clone());
+        let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
+            .await
+            .map_err(|error| Error::Raft(error.to_string()))?;
+        let node = Arc::new(Node::new(config.voter_id, raft, image, reader, clock, sole));
+
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Some(listener) = listener {
+            tasks.spawn(serve(Arc::clone(&node), listener, stop.clone()));
+        }
+        let minding = mind(Arc::clone(&node), Arc::clone(&ids), metrics.clone());
+        tasks.spawn(until_stopped(stop.clone(), minding));
+        let snapshotting = snapshot_by_bytes(Arc::clone(&node), log_bytes, config.snapshot_bytes);
+        tasks.spawn(until_stopped(stop.clone(), snapshotting));
+
+        let voter = Self {
+            node,
+            config,
+            ids,
+            metrics,
+            stop,
+            tasks,
+            log_stopped,
+        };
+        voter.form(is_new, &us).await?;
+        Ok(voter)
+    }
+
+    /// The image, which this voter applies to.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.node.image
+    }
+
+    /// A client of the quorum that reads from this voter's image.
+    pub fn client(&self, config: ClientConfig) -> Client {
+        Client::new(
+            Arc::clone(&self.node.image),
+            Some(Arc::clone(&self.node)),
+            &self.config.voters,
+            config,
+            &*self.ids,
+            self.metrics.clone(),
+        )
+    }
+
+    /// Waits until Raft has stopped by itself, which it does when its storage fails, and tells why.
+    /// The process should then end.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.node.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "raft has ended".to_owned();
+            }
+        }
+    }
+
+    /// Hands leadership over if there is someone to take it, and stops. Everything that was
+    /// acknowledged is on disk, before and after.
+    pub async fn shutdown(mut self) {
+        self.hand_over().await;
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        if let Err(error) = self.node.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        // The sender is dropped when the log's thread ends, which is when Raft drops the log.
+        let _ = (&mut self.log_stopped).await;
+    }
+
+    async fn hand_over(&self) {
+        let mut metrics = self.node.raft.metrics();
+        let successor = {
+            let metrics = metrics.borrow_watched();
+            let progress = metrics.replication.iter().flatten();
+            progress
+                .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
+                .max()
+        };
+        let Some((_, successor)) = successor else {
+            return;
+        };
+        if self
+            .node
+            .raft
+            .trigger()
+            .transfer_leader(successor)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        let own = self.node.id;
+        let handing = async {
+            while metrics.borrow_watched().current_leader == Some(own) {
+                if metrics.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        // Whoever is left elects a leader anyway.
+        let _ = tokio::time::timeout(HANDOVER, handing).await;
+    }
+
+    /// Forms the cluster if it is this voter's part, and makes a lone voter lead.
+    async fn form(&self, is_new: bool, us: &Arc<Us>) -> Result<(), Error> {
+        let raft = &self.node.raft;
+        let failed = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
+        let sole = self.config.voters.len() == 1;
+        if is_new && self.is_first() && (sole || !self.peer_is_formed(us).await) {
+            let members: BTreeMap<u64, BasicNode> = self
+                .config
+                .voters
+                .iter()
+                .map(|(id, address)| (*id, BasicNode::new(address)))
+                .collect();
+            match raft.initialize(members).await {
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+        if sole {
+            raft.trigger()
+                .elect(false)
+                .await
+                .map_err(|error| failed(&error))?;
+            let mut applied = self.node.image.subscribe();
+            let leading = async {
+                loop {
+                    if matches!(self.node.read_index().await, Reply::ReadIndex(_)) {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                // The id is given by the task that minds leadership.
+                let named = |_: &u64| self.node.image.read(|state| state.cluster_id().is_some());
+                applied.wait_for(named).await.is_ok()
+            };
+            tokio::time::timeout(LONE_ELECTION, leading)
+                .await
+                .map_err(|_| Error::Unavailable("a lone voter does not lead".to_owned()))?;
+        }
+        Ok(())
+    }
+
+    fn is_first(&self) -> bool {
+        self.config.voters.first_key_value().map(|(id, _)| *id) == Some(self.config.voter_id)
+    }
+
+    /// Whether another voter knows a membership already. Those that do not answer do not count.
+    async fn peer_is_formed(&self, us: &Arc<Us>) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let mut asking = JoinSet::new();
+        for (id, address) in &self.config.voters {
+            if *id != self.config.voter_id {
+                let peer = Peer::new(*id, address.clone(), us.clone());
+                asking.spawn(async move { peer.call(&Request::Status, deadline).await });
+            }
+        }
+        while let Some(answer) = asking.join_next().await {
+            if let Ok(Ok(Reply::Status(status))) = answer
+                && !status.voters.is_empty()
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Drop for Voter {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn until_stopped(stop: CancellationToken, task: impl Future<Output = ()>) {
+    stop.run_until_cancelled(task).await;
+}
+
+/// Opens the directory, which must be this voter's or new.
+fn open(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    ids: &Arc<dyn Ids>,
+    metrics: &Metrics,
+) -> impl FnOnce() -> Result<Opened, Error> + Send + 'static {
+    let (config, disk, ids, metrics) = (
+        config.clone(),
+        Arc::clone(disk),
+        Arc::clone(ids),
+        metrics.clone(),
+    );
+    move || {
+        disk.create_dir_all(&config.dir)?;
+        let identity = identity(&*disk, &config.dir)?;
+        if let Some(owner) = identity
+            && owner != config.voter_id
+        {
+            return Err(Error::Directory(format!(
+                "{} belongs to voter {owner}, not {}",
+                config.dir.display(),
+                config.voter_id
+            )));
+        }
+        let log = LogConfig {
+            dir: config.dir.clone(),
+            file_bytes: config.log_file_bytes,
+            cache_bytes: config.log_cache_bytes,
+        };
+        let opened = LogStore::open(log, Arc::clone(&disk), ids, metrics)?;
+        match identity {
+            Some(voter) if !opened.existed => {
+                return Err(Error::Directory(format!(
+                    "{} has lost the log of voter {voter}, which must return under a new id",
+                    config.dir.display()
+                )));
+            }
+            Some(_) => {}
+            None => {
+                // After the log's first file: a directory with an identity has a log.
+                let mut bytes = Vec::new();
+                encode_onto(&config.voter_id, &mut bytes);
+                durable::replace(&*disk, &config.dir, IDENTITY_FILE, IDENTITY_MAGIC, &bytes)?;
+            }
+        }
+        let snapshot = SnapshotStore {
+            disk,
+            dir: config.dir.clone(),
+        }
+        .newest()?
+        .and_then(|(meta, _)| meta.last_log_id);
+        let purged = opened.store.purged();
+        if purged > snapshot {
+            return Err(Error::Directory(format!(
+                "{}: the log begins behind {purged:?}, but the newest snapshot ends at {snapshot:?}",
+                config.dir.display()
+            )));
+        }
+        Ok(opened)
+    }
+}
+
+fn identity(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, Error> {
+    let bytes = durable::read(disk, dir, IDENTITY_FILE, IDENTITY_MAGIC)?;
+    let parse = |bytes: Vec<u8>| -> Result<u64, Corrupt> { decode_all(&bytes, IDENTITY_FILE) };
+    Ok(bytes.map(parse).transpose().map_err(io::Error::from)?)
+}
+
+/// Follows leadership: shows it, and gives a new cluster its id.
+async fn mind(node: Arc<Node>, ids: Arc<dyn Ids>, metrics: Metrics) {
+    let mut server = node.raft.server_metrics();
+    loop {
+        let leads = server.borrow_watched().current_leader == Some(node.id);
+        metrics.is_leader.set(i64::from(leads));
+        if leads {
+            name_cluster(&node, &*ids).await;
+        }
+        if server.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn name_cluster(node: &Node, ids: &dyn Ids) {
+    let Reply::ReadIndex(index) = node.read_index().await else {
+        return;
+    };
+    node.image.wait_applied(index).await;
+    if node.image.read(|state| state.cluster_id().is_some()) {
+        return;
+    }
+    let cluster_id = ids.uuid().simple().to_string();
+    let reply = node
+        .propose(Envelope {
+            client: Uuid::nil(),
+            request: 0,
+            done_below: 0,
+            time_ms: 0,
+            command: Command::InitCluster { cluster_id },
+        })
+        .await;
+    if !matches!(reply, Reply::Proposed { .. }) {
+        tracing::info!(?reply, "the next leader will give the cluster its id");
+    }
+}
+
+/// Asks for a snapshot whenever the log has grown by so many bytes.
+async fn snapshot_by_bytes(node: Arc<Node>, mut log: watch::Receiver<u64>, bytes_max: u64) {
+    let mut base = 0;
+    while log.changed().await.is_ok() {
+        let bytes = *log.borrow_and_update();
+        base = base.min(bytes);
+        if bytes - base >= bytes_max {
+            base = bytes;
+            if node.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+}
