@@ -5,9 +5,11 @@
 //! that no consumer ever sees, one that holds four would overlap the next batch, for everyone.
 //! The producer's CRC does not help, since the producer is whom the check is about.
 //!
-//! Reading is not copying. Uncompressed records are walked where they are, a few nanoseconds
-//! each; compressed ones are streamed through a 32 KiB buffer, and nothing is kept. Keys and
-//! values are only stepped over.
+//! Reading is not copying. Uncompressed records are walked where they are; compressed ones are
+//! streamed through a 32 KiB buffer, and nothing is kept. Keys and values are only stepped over.
+//! Measured on one core of a small virtual machine, records of 100 bytes to 1 KB: without
+//! compression 15-20 ns a record on top of the CRC; per MiB of records 0.4-0.8 ms with lz4, 0.7-1.2
+//! with zstd, 1-1.3 with snappy, 1.1-1.7 with gzip; a zstd batch costs at least 8 µs.
 //!
 //! # How much may it inflate to?
 //!
@@ -240,8 +242,8 @@ pub fn decompressed_max(length: u32, max_message_bytes: u32) -> usize {
 
 /// Checks what a client sent for one partition: exactly one batch that may be appended.
 ///
-/// Costs a CRC and a walk over `bytes`; with compression up to some tens of milliseconds for the
-/// largest batches.
+/// Costs a CRC and a walk over `bytes`. With compression that can be milliseconds (see above), so
+/// call it off the runtime's threads for compressed batches beyond some 100 KiB.
 pub fn validate(bytes: &Bytes, limits: &Limits) -> Result<Validated, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let trailing = bytes.len() - header.length as usize;

@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use frazil_core::SegmentId;
+use frazil_core::{Location, SegmentId};
 
 use super::State;
-use super::log::segment_of;
+use super::brokers::Bound;
+
+/// Far above what anyone uses, far below where additions overflow.
+const PRODUCER_ID_MAX: i64 = 1 << 62;
 
 impl State {
     /// Checks the invariants of the whole state.
@@ -20,16 +23,28 @@ impl State {
         let mut references: BTreeMap<SegmentId, u64> = BTreeMap::new();
         for (_, _, log) in self.topics.logs() {
             for extent in log.extents() {
-                if let Some(id) = segment_of(&extent.location) {
-                    *references.entry(id).or_default() += 1;
+                let writer = match extent.location {
+                    Location::Segment { id, .. } => {
+                        *references.entry(id).or_default() += 1;
+                        id.epoch
+                    }
+                    Location::Wal { epoch, .. } => epoch,
+                };
+                if self.brokers.bound(writer) == Bound::Unknown {
+                    return Err(format!(
+                        "an extent was written under the unknown epoch {writer}"
+                    ));
                 }
             }
         }
         self.segments.check(&references)?;
         self.groups.check(&self.topics, self.applied)?;
         self.sessions.check(self.applied)?;
-        if self.next_producer < 0 || self.collector > self.applied {
-            return Err("producer ids or the collector's claim".to_owned());
+        if !(0..PRODUCER_ID_MAX).contains(&self.next_producer) {
+            return Err(format!("{} is not a producer id", self.next_producer));
+        }
+        if self.collector > self.applied {
+            return Err("the collector claimed in the future".to_owned());
         }
         Ok(())
     }

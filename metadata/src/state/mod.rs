@@ -15,8 +15,8 @@
 //!   bound that is not in the state.
 //!
 //! # Size
-//! On 64-bit machines an extent takes 56 bytes, an empty partition 88, and an idempotent producer
-//! 104 per partition it writes to; containers hold up to twice that. A million extents over
+//! On 64-bit machines an extent takes 56 bytes, an empty partition 80, and an idempotent producer
+//! 112 per partition it writes to; containers hold up to twice that. A million extents over
 //! 100 000 partitions are thus some 60 to 120 MB. Adjacent extents of one segment are one, so there
 //! are about as many as (flushes × partitions in each) within the retention time.
 //!

@@ -113,6 +113,10 @@ fn last_sequence(first: i32, records: u32) -> i32 {
 }
 
 impl Producers {
+    /// Bytes that one producer takes.
+    #[cfg(test)]
+    pub(super) const UNIT: usize = size_of::<Producer>();
+
     fn find(&self, id: ProducerId) -> Result<usize, usize> {
         self.0.binary_search_by_key(&id, |producer| producer.id)
     }

@@ -30,7 +30,7 @@ fn what_was_synced_survives_and_the_rest_may_not() {
     }
     assert!(outcomes.contains(&vec![1, 1, 2, 2, 2, 2]));
     assert!(outcomes.contains(&vec![1, 1, 2, 1]));
-    assert!(outcomes.contains(&vec![1, 1, 1, 2, 0, 2]) || outcomes.len() > 10);
+    assert!(outcomes.len() > 10, "{outcomes:?}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A world that a test controls: [`ManualClock`], [`SeededIds`], [`MemDisk`];
-//! and the [`golden`] files of persisted formats.
+//! and the [`golden()`] files of persisted formats.
 
 mod disk;
 mod golden;

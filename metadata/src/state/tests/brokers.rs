@@ -1,0 +1,127 @@
+//! Gateways come, go, and come back.
+
+use super::*;
+
+fn live(world: &World) -> Vec<i32> {
+    world
+        .state
+        .brokers()
+        .iter()
+        .map(|broker| broker.id.0)
+        .collect()
+}
+
+#[test]
+fn ids_are_fresh_unless_the_disk_remembers_one() {
+    let mut world = World::new();
+    assert_eq!(world.register(None, 1).id, BrokerId(1));
+    assert_eq!(world.register(None, 2).id, BrokerId(2));
+    assert_eq!(world.register(Some(BrokerId(7)), 3).id, BrokerId(7));
+    assert_eq!(world.register(None, 4).id, BrokerId(8));
+    assert_eq!(world.register(Some(BrokerId(-3)), 5).id, BrokerId(9));
+    assert_eq!(world.register(Some(BrokerId(i32::MAX)), 6).id, BrokerId(10));
+    assert_eq!(live(&world), [1, 2, 7, 8, 9, 10]);
+}
+
+#[test]
+fn a_process_that_asks_again_gets_the_same_answer() {
+    let mut world = World::new();
+    let first = world.register(None, 1);
+    assert_eq!(world.register(None, 1), first);
+    assert_eq!(world.register(Some(first.id), 1), first);
+    let restarted = world.register(Some(first.id), 2);
+    assert_eq!(restarted.id, first.id);
+    assert!(restarted.epoch > first.epoch);
+    world.apply(Command::SealEpoch {
+        epoch: restarted.epoch,
+    });
+    let again = world.register(Some(first.id), 2);
+    assert!(again.epoch > restarted.epoch);
+}
+
+#[test]
+fn leases_run_out_by_the_states_time() {
+    let mut world = World::new();
+    let first = world.register(None, 1);
+    world.now_ms += 4_000;
+    let second = world.register(None, 2);
+    world.now_ms += 5_999;
+    let heartbeat = |gateway: Gateway| Command::Heartbeat {
+        broker: gateway.id,
+        epoch: gateway.epoch,
+        lease_ms: 10_000,
+    };
+    let (_, changes) = world.apply_with_changes(heartbeat(second));
+    assert!(!changes.catalog);
+    assert_eq!(live(&world), [1, 2]);
+    world.now_ms += 1;
+    let (_, changes) = world.apply_with_changes(heartbeat(second));
+    assert!(changes.catalog, "the first one's lease ran out");
+    assert_eq!(live(&world), [2]);
+    // It is not fenced: it commits, and is live again with its next heartbeat.
+    assert_eq!(world.commit(first.commit(vec![])), []);
+    let (outcome, changes) = world.apply_with_changes(heartbeat(first));
+    assert_eq!(outcome, Outcome::Done);
+    assert!(changes.catalog);
+    assert_eq!(live(&world), [1, 2]);
+}
+
+#[test]
+fn a_clock_that_goes_back_is_not_followed() {
+    let mut world = World::new();
+    world.register(None, 1);
+    world.now_ms += 60_000;
+    world.apply(Command::ClaimCollector);
+    world.now_ms -= 55_000;
+    world.apply(Command::ClaimCollector);
+    assert_eq!(world.state.now_ms(), 61_000);
+    assert_eq!(live(&world), [0; 0]);
+}
+
+#[test]
+fn a_draining_gateway_may_commit_one_that_left_may_not() {
+    let mut world = World::new();
+    let gateway = world.register(None, 1);
+    let Gateway { id: broker, epoch } = gateway;
+    assert_eq!(world.apply(Command::Drain { broker, epoch }), Outcome::Done);
+    assert_eq!(live(&world), [0; 0]);
+    assert_eq!(world.commit(gateway.commit(vec![])), []);
+    assert_eq!(world.apply(Command::Leave { broker, epoch }), Outcome::Done);
+    let commit = Command::Commit(gateway.commit(vec![]));
+    assert_eq!(world.apply(commit), Outcome::Fenced);
+    for late in [
+        Command::Heartbeat {
+            broker,
+            epoch,
+            lease_ms: 1,
+        },
+        Command::Drain { broker, epoch },
+        Command::Leave { broker, epoch },
+    ] {
+        assert_eq!(world.apply(late), Outcome::Fenced);
+    }
+}
+
+#[test]
+fn the_departed_are_forgotten_unless_they_hold_data() {
+    let (mut world, gateway) = World::with_gateway();
+    let other = world.register(None, 2);
+    world.append(gateway, partition(1, 0), gateway.in_wal(0, 10), &[plain(1)]);
+    for Gateway { id: broker, epoch } in [gateway, other] {
+        world.apply(Command::Leave { broker, epoch });
+    }
+    let expire = |producers_before_ms| Command::Expire {
+        producers_before_ms,
+        offsets_before_ms: 0,
+    };
+    let lease_end = world.now_ms + 10_000;
+    world.apply(expire(lease_end));
+    assert!(world.state.registration(other.id).is_some());
+    world.apply(expire(lease_end + 1));
+    assert!(world.state.registration(other.id).is_none());
+    assert!(world.state.registration(gateway.id).is_some());
+    // The id stays used, and the epoch sealed.
+    assert_eq!(world.register(None, 3).id, BrokerId(3));
+    let commit = Command::Commit(other.commit(vec![]));
+    assert_eq!(world.apply(commit), Outcome::Fenced);
+}
