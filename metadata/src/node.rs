@@ -108,6 +108,7 @@ impl Node {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership: &StoredMembership = &metrics.membership_config;
+        let progress = metrics.replication.iter().flatten();
         Status {
             voter: self.id,
             leader: metrics.current_leader,
@@ -118,6 +119,10 @@ impl Node {
             cluster_id: self
                 .image
                 .read(|state| state.cluster_id().map(str::to_owned)),
+            acknowledged: progress
+                .filter(|(id, _)| **id != self.id)
+                .filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index)))
+                .collect(),
         }
     }
 }

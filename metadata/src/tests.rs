@@ -395,6 +395,103 @@ async fn without_a_majority_a_command_ends_at_its_deadline() {
     cluster.stop(2).await;
 }
 
+/// Commands are retried while leaders vanish; each is applied once.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_applied_once_while_leaders_come_and_go() {
+    let mut cluster = Cluster::new(200).await;
+    let observer = Observer::start(
+        cluster.addresses.clone(),
+        Arc::new(SeededIds::new(99)),
+        Metrics::default(),
+    )
+    .unwrap();
+    let client = observer.client(ClientConfig {
+        attempt: Duration::from_millis(500),
+        ..ClientConfig::default()
+    });
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 1).await;
+    let (id, epoch) = client.register(broker(1)).await.unwrap();
+
+    let stop = tokio_util::sync::CancellationToken::new();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..3_u64 {
+        let (client, stop) = (client.clone(), stop.clone());
+        writers.spawn(async move {
+            let partition = TopicPartition::new(topic(1).id, writer as i32);
+            let mut count = 0;
+            while !stop.is_cancelled() {
+                let number = writer + 3 * count as u64;
+                let outcome = client.commit(flush(id, epoch, number, partition)).await;
+                // In order, without a gap, and never twice: or the offset would be another.
+                assert_eq!(
+                    outcome.unwrap().appends[0].batches,
+                    [BatchOutcome::Appended(Offset(10 * count))]
+                );
+                count += 1;
+                let bounds = client.bounds(&partition).unwrap();
+                assert_eq!(bounds.high_watermark, Offset(10 * count));
+            }
+            count
+        });
+    }
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let status = client.status().await.unwrap();
+        let Some(leader) = status.leader.filter(|id| cluster.voters.contains_key(id)) else {
+            continue;
+        };
+        cluster.voters.remove(&leader).unwrap().end().await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.restart(leader).await;
+    }
+    stop.cancel();
+    let mut total = 0;
+    while let Some(count) = writers.join_next().await {
+        total += count.unwrap();
+    }
+    assert!(total > 0);
+    observer.shutdown().await;
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_returns_without_its_disk_is_refused_if_the_leader_remembers() {
+    let mut cluster = Cluster::new(1000).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 1).await;
+    let leader = client.status().await.unwrap().leader.unwrap();
+    drop(client);
+    let lost = if leader == 3 { 2 } else { 3 };
+    let client = cluster.client(leader);
+    // Until the leader has heard from it.
+    let heard = async {
+        while !client
+            .status()
+            .await
+            .unwrap()
+            .acknowledged
+            .contains_key(&lost)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard).await.unwrap();
+    cluster.stop(lost).await;
+    cluster.dirs.insert(lost, TempDir::new().unwrap());
+    let listener = TcpListener::bind(&cluster.addresses[&lost]).await.unwrap();
+    let config = config(lost, &cluster.addresses, cluster.dirs[&lost].path());
+    let returned = start(config, Some(listener), 50).await;
+    assert!(matches!(returned, Err(Error::Directory(_))));
+    drop(client);
+    for id in (1..=3).filter(|id| *id != lost) {
+        cluster.stop(id).await;
+    }
+}
+
 /// Not a test of time: prints how many commands a second a lone voter commits.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
@@ -442,5 +539,15 @@ async fn measure_commits_of_a_lone_voter() {
         client.barrier().await.unwrap();
     }
     println!("barrier: {:?}", before.elapsed() / 10_000);
+    let before = cpu_ticks();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    println!("idle: {} % of a core", (cpu_ticks() - before) / 5.0);
     voter.shutdown().await;
+}
+
+/// Hundredths of a second of processor time that this process has taken.
+fn cpu_ticks() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.split(' ').collect();
+    fields[13].parse::<f64>().unwrap() + fields[14].parse::<f64>().unwrap()
 }

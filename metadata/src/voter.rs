@@ -9,9 +9,10 @@
 //! voter that is alone elects itself at once whenever it starts.
 //!
 //! **Lost disks.** A voter that has lost its log must not vote again under its id: it could elect a
-//! leader without entries that it had acknowledged. A directory that says whose it is and has no
-//! log is refused. A directory that is gone as a whole looks like a new voter's and cannot be told
-//! from it here; such a voter must be given a new id.
+//! leader without entries that it had acknowledged. It is refused if its directory says whose it is
+//! but has no log, or if a leader remembers that this voter acknowledged entries. What is not
+//! noticed is a directory that is gone as a whole after the leader that remembers is gone too; so a
+//! voter without its disk must be given a new id.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,12 +46,14 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{Raft, durable};
 use crate::server::serve;
-use crate::wire::{Reply, Request};
+use crate::wire::{Reply, Request, Status};
 
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
 /// How long a lone voter may take to lead.
 const LONE_ELECTION: Duration = Duration::from_secs(10);
+/// How long a new voter waits for the others' answers.
+const ASKING: Duration = Duration::from_millis(500);
 /// How long a voter that leaves waits for another leader.
 const HANDOVER: Duration = Duration::from_secs(1);
 
@@ -101,6 +104,13 @@ impl Voter {
             image: Arc::clone(&image),
             voter: Some(config.voter_id),
         });
+        let mut forms = is_new && is_first(&config);
+        if is_new && !sole {
+            // Before it can vote.
+            let others = ask_others(&config, &us).await;
+            refuse_if_remembered(&config, &others)?;
+            forms &= others.iter().all(|status| status.voters.is_empty());
+        }
         let machine = StateMachine::new(Arc::clone(&image), snapshots, metrics.clone());
         let network = Network::new(us.clone());
         let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
@@ -127,7 +137,7 @@ impl Voter {
             tasks,
             log_stopped,
         };
-        voter.form(is_new, &us).await?;
+        voter.form(forms).await?;
         Ok(voter)
     }
 
@@ -164,8 +174,13 @@ impl Voter {
 
     /// Hands leadership over if there is someone to take it, and stops. Everything that was
     /// acknowledged is on disk, before and after.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         self.hand_over().await;
+        self.end().await;
+    }
+
+    /// Stops without telling anyone.
+    pub(crate) async fn end(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
         if let Err(error) = self.node.raft.shutdown().await {
@@ -210,11 +225,11 @@ impl Voter {
     }
 
     /// Forms the cluster if it is this voter's part, and makes a lone voter lead.
-    async fn form(&self, is_new: bool, us: &Arc<Us>) -> Result<(), Error> {
+    async fn form(&self, forms: bool) -> Result<(), Error> {
         let raft = &self.node.raft;
         let failed = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
         let sole = self.config.voters.len() == 1;
-        if is_new && self.is_first() && (sole || !self.peer_is_formed(us).await) {
+        if forms {
             let members: BTreeMap<u64, BasicNode> = self
                 .config
                 .voters
@@ -249,30 +264,45 @@ impl Voter {
         }
         Ok(())
     }
+}
 
-    fn is_first(&self) -> bool {
-        self.config.voters.first_key_value().map(|(id, _)| *id) == Some(self.config.voter_id)
-    }
+fn is_first(config: &Config) -> bool {
+    config.voters.first_key_value().map(|(id, _)| *id) == Some(config.voter_id)
+}
 
-    /// Whether another voter knows a membership already. Those that do not answer do not count.
-    async fn peer_is_formed(&self, us: &Arc<Us>) -> bool {
-        let deadline = Instant::now() + Duration::from_millis(500);
-        let mut asking = JoinSet::new();
-        for (id, address) in &self.config.voters {
-            if *id != self.config.voter_id {
-                let peer = Peer::new(*id, address.clone(), us.clone());
-                asking.spawn(async move { peer.call(&Request::Status, deadline).await });
-            }
+/// How the other voters are, as far as they answer at once.
+async fn ask_others(config: &Config, us: &Arc<Us>) -> Vec<Status> {
+    let deadline = Instant::now() + ASKING;
+    let mut asking = JoinSet::new();
+    for (id, address) in &config.voters {
+        if *id != config.voter_id {
+            let peer = Peer::new(*id, address.clone(), us.clone());
+            asking.spawn(async move { peer.call(&Request::Status, deadline).await });
         }
-        while let Some(answer) = asking.join_next().await {
-            if let Ok(Ok(Reply::Status(status))) = answer
-                && !status.voters.is_empty()
-            {
-                return true;
-            }
-        }
-        false
     }
+    let mut others = Vec::new();
+    while let Some(answer) = asking.join_next().await {
+        if let Ok(Ok(Reply::Status(status))) = answer {
+            others.push(status);
+        }
+    }
+    others
+}
+
+/// A voter without a log must not be one that had one.
+fn refuse_if_remembered(config: &Config, others: &[Status]) -> Result<(), Error> {
+    for status in others {
+        if let Some(index) = status.acknowledged.get(&config.voter_id) {
+            return Err(Error::Directory(format!(
+                "{} is empty, but voter {} remembers that voter {} had the log up to index {index}; \
+                 a voter that has lost its disk must return under a new id",
+                config.dir.display(),
+                status.voter,
+                config.voter_id,
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Voter {

@@ -12,6 +12,7 @@
 //! Bytes from the wire never panic, and buffers grow with what has arrived, not with what a length
 //! claims. A frame beyond [`FRAME_MAX`] ends the connection.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use openraft::raft::{
@@ -171,6 +172,8 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The cluster's id, once it has one.
     pub cluster_id: Option<String>,
+    /// If it leads: up to which index each other voter has acknowledged the log to it.
+    pub acknowledged: BTreeMap<u64, u64>,
 }
 
 /// A frame's bytes.
