@@ -11,14 +11,15 @@ fn main() -> ExitCode {
         .install_default()
         .is_err()
     {
-        eprintln!("frazil: a TLS provider was installed twice");
+        eprintln!("error: a TLS provider was installed twice");
         return ExitCode::FAILURE;
     }
     match cli::run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if cli::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("frazil: {e:#}");
+            // Several problems are several lines of one error.
+            eprintln!("error: {}", format!("{e:#}").replace('\n', "\n  "));
             ExitCode::FAILURE
         }
     }

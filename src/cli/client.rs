@@ -8,7 +8,7 @@ use clap::Args;
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::metadata::Metadata;
@@ -177,6 +177,7 @@ struct Heard {
     delivered_bytes: u64,
     undelivered: u64,
     first_refusal: Option<String>,
+    holds_partitions: bool,
 }
 
 /// What became of the records given to a producer.
@@ -193,6 +194,11 @@ pub(super) struct Deliveries {
 impl Context {
     pub(super) fn last_failure(&self) -> Option<String> {
         self.heard().failure.clone()
+    }
+
+    /// Whether partitions have been assigned by a group and not been taken back.
+    pub(super) fn holds_partitions(&self) -> bool {
+        self.heard().holds_partitions
     }
 
     pub(super) fn deliveries(&self) -> Deliveries {
@@ -223,7 +229,11 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for Context {
+    fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.heard().holds_partitions = matches!(rebalance, Rebalance::Assign(_));
+    }
+}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -125,6 +125,7 @@ impl Consume {
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
                 Err(e) => return received.and(flushed).and(Err(explain(&e))),
             }
+            leave(consumer);
         }
         received.and(flushed)
     }
@@ -193,6 +194,18 @@ impl Consume {
             }
         }
         Ok(())
+    }
+}
+
+/// Leaves the group, so that its other members need not wait until this one is missed. Closing
+/// alone ends before the library has asked for the partitions back, while records wait to be read.
+fn leave(consumer: &BaseConsumer<Context>) {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = Instant::now();
+    consumer.unsubscribe();
+    while consumer.context().holds_partitions() && start.elapsed() < PATIENCE {
+        // What still arrives is not ours any more.
+        let _ = consumer.poll(Duration::from_millis(10));
     }
 }
 
