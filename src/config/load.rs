@@ -80,6 +80,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         if name != FILE_VARIABLE
             && let Some(rest) = name.strip_prefix("FRAZIL_")
         {
+            if is_kubernetes(rest) {
+                continue;
+            }
             let rest = rest.to_lowercase();
             let key = rest.strip_prefix("store_options_").map_or_else(
                 || rest.replace('_', "."),
@@ -95,6 +98,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         loader.set(key, value, &Source::Flag(key.replace('.', "-")));
     }
     loader.finish(file)
+}
+
+/// Whether Kubernetes has put the variable there: next to a service that is called `frazil`, every
+/// container finds `FRAZIL_SERVICE_HOST`, `FRAZIL_PORT_9092_TCP_ADDR` and the like.
+fn is_kubernetes(rest: &str) -> bool {
+    rest == "PORT"
+        || ["PORT_", "SERVICE_HOST", "SERVICE_PORT"]
+            .iter()
+            .any(|p| rest.starts_with(p))
 }
 
 #[derive(Default)]

@@ -89,11 +89,29 @@ fn every_key_is_printed_with_its_meaning_and_default() {
 }
 
 #[test]
+fn the_examples_of_the_readme_are_valid() {
+    let readme = include_str!("../../README.md");
+    let examples: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        from_file(example).unwrap_or_else(|e| panic!("{example}\n{e}"));
+    }
+}
+
+#[test]
 fn names_of_keys_can_be_told_apart_in_every_form() {
     let mut names: Vec<&str> = KEYS.iter().map(|key| key.name).collect();
     names.push("store.options");
     names.push("config");
     for (i, a) in names.iter().enumerate() {
+        assert!(
+            !a.starts_with("port") && !a.starts_with("service"),
+            "{a}: Kubernetes makes such variables"
+        );
         assert!(
             a.bytes().all(|b| b.is_ascii_lowercase() || b == b'.'),
             "{a}: other characters would not survive the way through an environment variable"
@@ -121,6 +139,8 @@ fn flags_win_over_set_over_environment_over_file_over_default() {
             ("FRAZIL_CONFIG", "elsewhere.toml"),
             ("FRAZIL_STORE_OPTIONS_AWS_REGION", "mars-1"),
             ("PATH", "/bin"),
+            ("FRAZIL_SERVICE_HOST", "10.0.0.1"),
+            ("FRAZIL_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
         ]),
         set: pairs(&[("num.partitions", "4"), ("log.level", "trace")]),
         flags: pairs(&[("num.partitions", "5")]),
