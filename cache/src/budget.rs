@@ -51,7 +51,8 @@ impl Budget {
         self.permits.close();
     }
 
-    pub(crate) fn available(&self) -> usize {
+    #[cfg(test)]
+    fn available(&self) -> usize {
         self.permits.available_permits()
     }
 }

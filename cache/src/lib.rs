@@ -45,16 +45,21 @@ mod read;
 mod tail;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
+mod wal;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_core::env::{Disk, Ids};
 use frazil_core::ports::{BatchInfo, LogIndex, Sequencer};
-use frazil_core::{BrokerEpoch, BrokerId, Extent, Offset, TopicPartition};
+use frazil_core::{BrokerEpoch, BrokerId, Extent, Offset, PortError, TopicPartition};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub use budget::Reservation;
 pub use config::{BlockDisk, Config, PutBudget, WalConfig};
@@ -63,6 +68,7 @@ pub use flush::{Pending, Service};
 pub use metrics::{Metrics, Stats};
 pub use read::{Read, ReadRequest};
 
+use backoff::Backoff;
 use budget::Budget;
 use flush::commit::Committer;
 use flush::pipeline::Pipeline;
@@ -72,6 +78,10 @@ use flush::{Inbox, ServiceParts};
 use read::Reader;
 use read::blocks::Blocks;
 use tail::Tail;
+use wal::{Recovery, Wal};
+
+/// How long the metadata quorum is asked at the start.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the acknowledgement of a batch needs, besides the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,7 +145,7 @@ pub struct Cache {
 }
 
 struct Shared {
-    append_timeout: std::time::Duration,
+    append_timeout: Duration,
     budget: Budget,
     inbox: Arc<Inbox>,
     reader: Reader,
@@ -170,7 +180,26 @@ impl Cache {
             blocks,
             metrics.clone(),
         );
-        let pipeline = Pipeline::new(parts.broker, parts.epoch, Policy::new(&config), None);
+        let recovery = recover(&config, &parts).await?;
+        for extent in &recovery.extents {
+            tail.insert_wal(extent.epoch, extent.start, extent.bytes.clone());
+        }
+        let pipeline = Pipeline::new(
+            parts.broker,
+            parts.epoch,
+            Policy::new(&config),
+            config.wal.as_ref().map(|wal| wal.bytes),
+        );
+        let wal = config.wal.map(|wal| {
+            Wal::new(
+                wal,
+                parts.epoch,
+                recovery.position,
+                Arc::clone(&parts.disk),
+                Arc::clone(&parts.ids),
+                metrics.clone(),
+            )
+        });
         let service = Service::new(ServiceParts {
             epoch: parts.epoch,
             pipeline,
@@ -193,6 +222,8 @@ impl Cache {
                 metrics: metrics.clone(),
             },
             metrics: metrics.clone(),
+            wal,
+            recovery,
         });
         let shared = Arc::new(Shared {
             append_timeout: config.append_timeout,
@@ -271,5 +302,28 @@ impl Cache {
     /// The counters now.
     pub fn stats(&self) -> Stats {
         self.shared.metrics.stats()
+    }
+}
+
+/// Reads what the state expects of the logs of earlier registrations.
+async fn recover(config: &Config, parts: &Parts) -> Result<Recovery, Error> {
+    let deadline = Instant::now() + RECOVERY_TIMEOUT;
+    let mut backoff = Backoff::new(&parts.ids);
+    // What the image does not know of yet would be taken for needless, and removed.
+    while let Err(error) = parts.index.barrier().await {
+        if matches!(error, PortError::Fenced(_)) || Instant::now() >= deadline {
+            return Err(error.into());
+        }
+        backoff.wait().await;
+    }
+    let expected = parts.index.wal_extents(parts.broker);
+    let disk = Arc::clone(&parts.disk);
+    let dir = config.wal.as_ref().map(|wal| wal.dir.clone());
+    let epoch = parts.epoch;
+    let read = move || wal::recover(&disk, dir.as_deref(), epoch, &expected);
+    match tokio::task::spawn_blocking(read).await {
+        Ok(recovery) => recovery,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(Error::Closed),
     }
 }

@@ -26,14 +26,15 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::budget::{Budget, Reservation};
 use crate::metrics::Metrics;
 use crate::tail::Tail;
+use crate::wal::{Recovery, Wal, WalEvent};
 use crate::{AppendBatch, AppendError, Appended, Error};
 use commit::{Committed, Committer};
-use pipeline::{Effect, Pipeline, Ticket};
+use pipeline::{Effect, Pipeline, Recovered, Ticket};
 use upload::{Uploaded, Uploader};
 
 type Answer = Result<Appended, AppendError>;
@@ -167,6 +168,8 @@ pub(crate) struct ServiceParts {
     pub(crate) uploader: Uploader,
     pub(crate) committer: Committer,
     pub(crate) metrics: Metrics,
+    pub(crate) wal: Option<Wal>,
+    pub(crate) recovery: Recovery,
 }
 
 /// Uploads, commits and acknowledges what is appended. Nothing happens unless it [runs](Self::run).
@@ -179,6 +182,8 @@ pub struct Service {
     uploader: Arc<Uploader>,
     committer: Arc<Committer>,
     metrics: Metrics,
+    wal: Option<Wal>,
+    recovery: Option<Recovery>,
 
     began: Instant,
     next_ticket: Ticket,
@@ -208,6 +213,7 @@ enum Next {
     Shutdown,
     Uploaded(u64, SegmentId, Uploaded),
     Committed(Committed),
+    Wal(WalEvent),
 }
 
 impl Service {
@@ -221,6 +227,8 @@ impl Service {
             uploader: Arc::new(parts.uploader),
             committer: Arc::new(parts.committer),
             metrics: parts.metrics,
+            wal: parts.wal,
+            recovery: Some(parts.recovery),
             began: Instant::now(),
             next_ticket: 0,
             batches: HashMap::new(),
@@ -251,10 +259,14 @@ impl Service {
         self.inbox.close(last);
         self.budget.close();
         self.flushes.clear();
+        if let Some(wal) = self.wal.take() {
+            wal.close(result.is_ok()).await;
+        }
         result
     }
 
     async fn serve(&mut self, shutdown: CancellationToken) -> Result<(), Error> {
+        self.stage_recovered();
         let mut closing = false;
         loop {
             let wake = self.act();
@@ -278,6 +290,7 @@ impl Service {
                 }
                 Next::Uploaded(seal, id, uploaded) => self.on_uploaded(seal, id, uploaded),
                 Next::Committed(committed) => self.on_committed(committed),
+                Next::Wal(event) => self.on_wal(event),
             }
         }
     }
@@ -294,12 +307,14 @@ impl Service {
         let timer: OptionFuture<_> = wake
             .map(|wake| tokio::time::sleep_until(began + wake))
             .into();
+        let wal: OptionFuture<_> = self.wal.as_mut().map(Wal::event).into();
         tokio::select! {
             Some(joined) = self.uploads.join_next() => match joined {
                 Ok((seal, id, uploaded)) => Next::Uploaded(seal, id, uploaded),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
             Some(committed) = &mut self.commit => Next::Committed(committed),
+            Some(event) = wal => Next::Wal(event),
             () = self.inbox.notify.notified() => Next::Inbox,
             Some(()) = timer => Next::Timer,
             () = shutdown.cancelled(), if !closing => Next::Shutdown,
@@ -311,6 +326,39 @@ impl Service {
     }
 
     // -- events ------------------------------------------------------------------------------
+
+    fn stage_recovered(&mut self) {
+        let now = self.now();
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        for extent in std::mem::take(&mut recovery.extents) {
+            let mut recovered = Vec::with_capacity(extent.batches.len());
+            for (offset, info, bytes) in extent.batches {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                recovery.outstanding.insert(ticket);
+                let partition = extent.partition;
+                recovered.push(Recovered {
+                    ticket,
+                    partition,
+                    info,
+                    offset,
+                });
+                self.batches.insert(
+                    ticket,
+                    Held {
+                        partition,
+                        info,
+                        bytes,
+                        waiting: None,
+                    },
+                );
+            }
+            self.pipeline.stage_recovered(recovered, now);
+        }
+        self.finish_recovery();
+    }
 
     fn take_inbox(&mut self) {
         let (incoming, flushes) = {
@@ -401,6 +449,30 @@ impl Service {
         }
     }
 
+    fn on_wal(&mut self, event: WalEvent) {
+        match event {
+            WalEvent::Synced {
+                start,
+                frames,
+                positions,
+            } => {
+                let end = start + frames.len() as u64;
+                self.tail.insert_wal(self.epoch, start, frames);
+                self.pipeline.wal_synced(&positions, end);
+            }
+            WalEvent::Failed { error, for_good } => {
+                let now = self.now();
+                self.pipeline.wal_failed(for_good, now);
+                if for_good {
+                    error!(%error, "the write-ahead log has failed");
+                    self.failure = Some(error);
+                } else {
+                    info!(%error, "batches go to the object store, past the write-ahead log");
+                }
+            }
+        }
+    }
+
     // -- effects -----------------------------------------------------------------------------
 
     /// Does what is to be done, and says when to ask again.
@@ -435,7 +507,10 @@ impl Service {
                     .spawn(async move { (seal, id, uploader.upload(id, batches).await) });
             }
             Effect::WriteWal(batches) => {
-                unreachable!("without a write-ahead log no batch is local: {batches:?}");
+                let batches = self.collect(&batches);
+                let wal = self.wal.as_mut();
+                let wal = wal.expect("without a write-ahead log no batch is local");
+                wal.write(batches);
             }
             Effect::Commit(commit) => {
                 let committer = Arc::clone(&self.committer);
@@ -453,10 +528,35 @@ impl Service {
             Effect::Settled { tickets } => {
                 for ticket in tickets {
                     self.batches.remove(&ticket);
+                    if let Some(recovery) = &mut self.recovery {
+                        recovery.outstanding.remove(&ticket);
+                    }
                 }
+                self.finish_recovery();
             }
             Effect::TruncateWal(below) => {
                 self.tail.truncate_wal(self.epoch, below);
+                if let Some(wal) = &mut self.wal {
+                    wal.truncate(below);
+                }
+            }
+        }
+    }
+
+    /// When all that was recovered stands in the store, the files it came from can go.
+    fn finish_recovery(&mut self) {
+        if self
+            .recovery
+            .as_ref()
+            .is_some_and(|r| r.outstanding.is_empty())
+            && let Some(recovery) = self.recovery.take()
+        {
+            info!("everything recovered from the write-ahead log is in the object store");
+            for epoch in &recovery.epochs {
+                self.tail.truncate_wal(*epoch, u64::MAX);
+            }
+            if let Some(wal) = &mut self.wal {
+                wal.remove(recovery.files);
             }
         }
     }

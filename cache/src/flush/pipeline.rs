@@ -280,7 +280,7 @@ impl Pipeline {
         } else {
             *self.awaiting.entry(partition).or_default() += 1;
         }
-        let open = self.room(info.length, now);
+        let open = self.room(cost(info.length), now);
         if local {
             open.forming.push(open.slots.len());
         } else {
@@ -298,20 +298,19 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Takes batches that the state expects in the write-ahead log of an earlier run.
-    pub(crate) fn stage_recovered(&mut self, batch: &Recovered, now: Duration) {
-        self.wal.held += u64::from(batch.info.length);
-        let open = self.room(batch.info.length, now);
-        open.flush = true;
-        open.put(
-            Slot {
-                ticket: batch.ticket,
-                partition: batch.partition,
-                info: batch.info,
-                place: Place::At(batch.offset),
-            },
-            now,
-        );
+    /// Takes an extent that the state expects in the write-ahead log of an earlier run. It stays
+    /// whole: a move cannot cut it.
+    pub(crate) fn stage_recovered(&mut self, batches: Vec<Recovered>, now: Duration) {
+        let slots = batches.into_iter().map(|batch| Slot {
+            ticket: batch.ticket,
+            partition: batch.partition,
+            info: batch.info,
+            place: Place::At(batch.offset),
+        });
+        let slots: Vec<Slot> = slots.collect();
+        self.wal.held += length(&slots);
+        self.put_together(slots, None, now);
+        self.open().flush = true;
     }
 
     /// Somebody wants everything settled. Answers the seal below which that is the case once
@@ -484,11 +483,7 @@ impl Pipeline {
             if again.is_empty() {
                 continue;
             }
-            for slot in again {
-                let open = self.room(slot.info.length, now);
-                open.wal_start = open.wal_start.into_iter().chain(start).min();
-                open.put(slot, now);
-            }
+            self.put_together(again, start, now);
         }
         self.release_segments(in_flight.segments, &mut effects);
         effects
@@ -762,10 +757,20 @@ impl Pipeline {
         self.segments.back_mut().expect("there is an open segment")
     }
 
+    /// Adds batches that have their offsets to one segment.
+    fn put_together(&mut self, slots: Vec<Slot>, wal_start: Option<u64>, now: Duration) {
+        let bytes = slots.iter().map(|slot| cost(slot.info.length)).sum();
+        let open = self.room(bytes, now);
+        open.wal_start = open.wal_start.into_iter().chain(wal_start).min();
+        for slot in slots {
+            open.put(slot, now);
+        }
+    }
+
     /// The open segment, after sealing it if it is full or has no room for so many bytes.
-    fn room(&mut self, length: u32, now: Duration) -> &mut Segment {
+    fn room(&mut self, bytes: usize, now: Duration) -> &mut Segment {
         let open = self.segments.back_mut().expect("there is an open segment");
-        if !self.policy.has_room(open.bytes, cost(length)) {
+        if !self.policy.has_room(open.bytes, bytes) {
             open.flush = true;
             let verdict = self.verdict(now);
             assert_eq!(verdict, Verdict::Seal, "a flush needs no reason");
@@ -941,6 +946,10 @@ impl Group {
 /// What a batch takes of a segment: its bytes, and at most an entry of the footer.
 fn cost(length: u32) -> usize {
     length as usize + FOOTER_ENTRY
+}
+
+fn length(slots: &[Slot]) -> u64 {
+    slots.iter().map(|slot| u64::from(slot.info.length)).sum()
 }
 
 fn find(segments: &mut VecDeque<Segment>, seal: u64) -> &mut Segment {

@@ -1,5 +1,13 @@
 //! What the tests of this crate share.
 
+pub(crate) mod quorum;
+pub(crate) mod store;
+pub(crate) mod world;
+
+pub(crate) use quorum::{FakeQuorum, Mishap};
+pub(crate) use store::FaultyStore;
+pub(crate) use world::{Running, World};
+
 use bytes::Bytes;
 use frazil_core::batch::HEADER_LENGTH;
 use frazil_core::batch::header::with_log_append_time;

@@ -1,0 +1,149 @@
+//! An object store in memory that is slow, throttles, and loses answers.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use frazil_core::env::Ids;
+use frazil_core::env::testing::SeededIds;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+/// Percentages of requests to which something happens, and their times.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    /// The request is turned away.
+    pub(crate) throttled: u64,
+    /// A PUT is executed, and its answer lost.
+    pub(crate) unanswered: u64,
+    /// A GET ends too early.
+    pub(crate) truncated: u64,
+    /// A request takes up to so long.
+    pub(crate) latency: Duration,
+}
+
+pub(crate) struct FaultyStore {
+    pub(crate) objects: Arc<InMemory>,
+    ids: SeededIds,
+    weather: Mutex<Weather>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            objects: Arc::new(InMemory::new()),
+            ids: SeededIds::new(seed),
+            weather: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        *self.weather.lock() = weather;
+    }
+
+    async fn arrive(&self, path: &Path) -> Result<Weather> {
+        let weather = *self.weather.lock();
+        let latency = weather.latency.as_micros() as u64 + 1;
+        tokio::time::sleep(Duration::from_micros(self.ids.random() % latency)).await;
+        if self.chance(weather.throttled) {
+            return Err(failed(path, "503 slow down"));
+        }
+        Ok(weather)
+    }
+
+    fn chance(&self, percent: u64) -> bool {
+        self.ids.random() % 100 < percent
+    }
+}
+
+fn failed(path: &Path, what: &str) -> Error {
+    Error::Generic {
+        store: "faulty",
+        source: format!("{path}: {what}").into(),
+    }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+impl fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let weather = self.arrive(path).await?;
+        let result = self.objects.put_opts(path, payload, options).await;
+        if self.chance(weather.unanswered) {
+            return Err(failed(path, "connection reset"));
+        }
+        result
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(path, options).await
+    }
+
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
+        let head = options.head;
+        let weather = if head {
+            Weather::default()
+        } else {
+            self.arrive(path).await?
+        };
+        let mut result = self.objects.get_opts(path, options).await?;
+        if !head && self.chance(weather.truncated) {
+            let short: Range<u64> = result.range.start..result.range.end - 1;
+            let bytes = self.objects.get_opts(path, GetOptions::default()).await?;
+            let bytes: Bytes = bytes.bytes().await?;
+            let part = bytes.slice(short.start as usize..short.end as usize);
+            let stream = futures_util::stream::once(async move { Ok(part) }).boxed();
+            result.payload = GetResultPayload::Stream(stream);
+        }
+        Ok(result)
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(paths)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}

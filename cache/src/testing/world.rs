@@ -1,0 +1,170 @@
+//! A gateway's surroundings, and the gateway's data plane running in them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use frazil_core::batch::BatchHeader;
+use frazil_core::env::testing::{MemDisk, SeededIds};
+use frazil_core::env::{Disk, Ids};
+use frazil_core::ports::LogIndex;
+use frazil_core::{BrokerId, Offset, TopicPartition};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{FakeQuorum, FaultyStore, batch, partition};
+use crate::{
+    AppendBatch, Cache, Config, Durability, Error, Parts, Pending, ReadRequest, WalConfig,
+};
+
+pub(crate) const BROKER: BrokerId = BrokerId(3);
+
+pub(crate) struct World {
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) quorum: Arc<FakeQuorum>,
+    pub(crate) disk: MemDisk,
+    pub(crate) ids: Arc<SeededIds>,
+    pub(crate) config: Config,
+    pub(crate) prefix: Path,
+}
+
+pub(crate) struct Running {
+    pub(crate) cache: Cache,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) service: JoinHandle<Result<(), Error>>,
+}
+
+impl World {
+    /// A world with partitions 0 to 3 and a local store.
+    pub(crate) fn new(seed: u64) -> Self {
+        let store = Arc::new(FaultyStore::new(seed));
+        let prefix = Path::from("some/where");
+        let objects: Arc<dyn ObjectStore> = store.objects.clone();
+        let quorum = FakeQuorum::new(objects, prefix.clone(), (0..4).map(partition));
+        Self {
+            store,
+            quorum: Arc::new(quorum),
+            disk: MemDisk::new(),
+            ids: Arc::new(SeededIds::new(seed ^ 0xF00D)),
+            config: Config {
+                wal: Some(WalConfig {
+                    file_bytes: 64 * 1024,
+                    ..WalConfig::new(wal_dir())
+                }),
+                ..Config::local()
+            },
+            prefix,
+        }
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<Running, Error> {
+        let ids: Arc<dyn Ids> = self.ids.clone();
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let parts = Parts {
+            broker: BROKER,
+            epoch: self.quorum.register(),
+            cluster: "cluster".into(),
+            store: self.store.clone(),
+            prefix: self.prefix.clone(),
+            sequencer: self.quorum.clone(),
+            index: self.quorum.clone(),
+            disk,
+            ids,
+        };
+        let (cache, service) = Cache::start(self.config.clone(), parts).await?;
+        let shutdown = CancellationToken::new();
+        Ok(Running {
+            cache,
+            service: tokio::spawn(service.run(shutdown.clone())),
+            shutdown,
+        })
+    }
+
+    pub(crate) async fn start(&self) -> Running {
+        self.try_start().await.expect("the cache starts")
+    }
+
+    pub(crate) fn wal_files(&self) -> Vec<String> {
+        self.disk.list(&wal_dir()).unwrap_or_default()
+    }
+}
+
+pub(crate) fn wal_dir() -> PathBuf {
+    PathBuf::from("/data/wal")
+}
+
+impl Running {
+    /// Appends a small batch.
+    pub(crate) async fn append(&self, index: i32, durability: Durability) -> Pending {
+        self.append_bytes(index, durability, batch(1, 100)).await
+    }
+
+    pub(crate) async fn append_bytes(
+        &self,
+        index: i32,
+        durability: Durability,
+        (info, bytes): (frazil_core::ports::BatchInfo, Bytes),
+    ) -> Pending {
+        let reservation = self.cache.reserve(bytes.len()).await.expect("room");
+        let batch = AppendBatch {
+            partition: partition(index),
+            info,
+            bytes,
+            durability,
+        };
+        self.cache.append(batch, reservation)
+    }
+
+    pub(crate) async fn stop(self) -> Result<(), Error> {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(3600), self.service);
+        ended.await.expect("it ends").expect("it does not panic")
+    }
+
+    /// Kills the process.
+    pub(crate) async fn kill(self) {
+        self.service.abort();
+        drop(self.service.await);
+    }
+
+    /// Everything in a partition: the base offset and the bytes of each batch, as consumers get
+    /// them.
+    pub(crate) async fn read_all(
+        &self,
+        quorum: &FakeQuorum,
+        partition: TopicPartition,
+        max_bytes: usize,
+    ) -> Vec<(Offset, Bytes)> {
+        let mut batches = Vec::new();
+        let mut from = Offset::ZERO;
+        let up_to = quorum.bounds(&partition).expect("it exists").high_watermark;
+        while from < up_to {
+            let request = ReadRequest {
+                partition,
+                from,
+                up_to,
+                max_bytes,
+                min_one: true,
+            };
+            let read = self.cache.read(request).await.expect("it can be read");
+            assert!(read.next > from, "progress at {from}");
+            let bytes = Bytes::from(read.pieces.concat());
+            assert_eq!(bytes.len(), read.bytes);
+            let mut at = 0;
+            while at < bytes.len() {
+                let header = BatchHeader::parse(&bytes[at..]).expect("a batch");
+                header.check_crc(&bytes[at..]).expect("its bytes");
+                assert_eq!(header.base_offset, from.0, "no gap, no overlap");
+                let batch = bytes.slice(at..at + header.length as usize);
+                batches.push((from, batch));
+                from = from + header.offsets();
+                at += header.length as usize;
+            }
+            assert_eq!(read.next, from);
+        }
+        batches
+    }
+}

@@ -1,0 +1,389 @@
+//! `Durability::Local`: the write-ahead log, and what comes back from it.
+
+use std::time::Duration;
+
+use frazil_core::env::testing::{EIO, ENOSPC, Fault, Operation};
+use frazil_core::ports::{LogIndex, ProducerBatch};
+use frazil_core::{Location, Offset, ProducerEpoch, ProducerId};
+use tokio::time::Instant;
+
+use crate::testing::store::Weather;
+use crate::testing::world::{BROKER, wal_dir};
+use crate::testing::{Mishap, World, batch, partition};
+use crate::{AppendError, Durability, Error, WalConfig};
+
+const LOCAL: Durability = Durability::Local;
+const OBJECT: Durability = Durability::Object;
+
+/// No object reaches the store.
+const DOWN: Weather = Weather {
+    throttled: 100,
+    unanswered: 0,
+    truncated: 0,
+    latency: Duration::ZERO,
+};
+
+/// Where the batches of a partition are: in the log, or in segments.
+fn places(world: &World, index: i32) -> Vec<bool> {
+    let extents = world.quorum.extents(partition(index));
+    let in_wal = |location| matches!(location, Location::Wal { .. });
+    extents.iter().map(|e| in_wal(e.location)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_batch_does_not_wait_for_the_store_and_is_read_before_it_gets_there() {
+    let world = World::new(1);
+    world.store.set(DOWN);
+    let node = world.start().await;
+    let began = Instant::now();
+    for n in 0..10 {
+        let appended = node.append(0, LOCAL).await.await.unwrap();
+        assert_eq!(appended.base_offset, Offset(n));
+    }
+    assert!(began.elapsed() < Duration::from_millis(100));
+    assert!(node.cache.stats().wal_syncs > 0);
+    assert!(places(&world, 0).iter().all(|in_wal| *in_wal));
+    assert_eq!(
+        node.read_all(&world.quorum, partition(0), 250).await.len(),
+        10
+    );
+
+    world.store.set(Weather::default());
+    node.cache.drain().await;
+    assert!(places(&world, 0).iter().all(|in_wal| !in_wal));
+    assert_eq!(
+        node.read_all(&world.quorum, partition(0), 250).await.len(),
+        10
+    );
+    assert_eq!(
+        node.cache.stats().puts - node.cache.metrics().put_failures.get(),
+        1
+    );
+    node.stop().await.unwrap();
+    assert_eq!(
+        world.wal_files(),
+        Vec::<String>::new(),
+        "nothing is left over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_appends_share_a_sync_and_a_commit() {
+    let world = World::new(1);
+    let node = world.start().await;
+    let mut pending = Vec::new();
+    for n in 0..1_000 {
+        pending.push(node.append(n % 4, LOCAL).await);
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    let stats = node.cache.stats();
+    assert!(stats.wal_syncs <= 5, "{stats:?}");
+    assert!(stats.commits <= 10, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_batch_does_not_overtake_an_object_batch_nor_the_other_way_round() {
+    let world = World::new(1);
+    let slow = Weather {
+        latency: Duration::from_millis(200),
+        ..Weather::default()
+    };
+    world.store.set(slow);
+    let node = world.start().await;
+    let mut pending = Vec::new();
+    for n in 0..50 {
+        let durability = if n % 3 == 0 { OBJECT } else { LOCAL };
+        pending.push((n, node.append(0, durability).await));
+        tokio::time::sleep(Duration::from_millis(n as u64 * 7 % 60)).await;
+    }
+    for (n, pending) in pending {
+        assert_eq!(pending.await.unwrap().base_offset, Offset(n));
+    }
+    assert!(node.cache.stats().wal_syncs > 0, "some of them were local");
+    node.cache.drain().await;
+    assert_eq!(
+        node.read_all(&world.quorum, partition(0), 250).await.len(),
+        50
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_and_repeated_batches_in_the_log_are_not_moved() {
+    let world = World::new(1);
+    let node = world.start().await;
+    let with = |sequence| {
+        let (mut info, bytes) = batch(2, 30);
+        info.producer = Some(ProducerBatch {
+            id: ProducerId(7),
+            epoch: ProducerEpoch(0),
+            base_sequence: sequence,
+        });
+        (info, bytes)
+    };
+    let mut pending = Vec::new();
+    for sequence in [0, 2, 2, 90, 4, 6] {
+        pending.push(node.append_bytes(0, LOCAL, with(sequence)).await);
+    }
+    pending.push(node.append(9, LOCAL).await);
+    let mut answers = Vec::new();
+    for pending in pending {
+        answers.push(pending.await.map(|a| (a.base_offset.0, a.duplicate)).ok());
+    }
+    let expected = [
+        Some((0, false)),
+        Some((2, false)),
+        Some((2, true)),
+        None,
+        Some((4, false)),
+        Some((6, false)),
+        None,
+    ];
+    assert_eq!(answers, expected);
+    node.cache.drain().await;
+    assert!(world.quorum.wal_extents(BROKER).is_empty());
+    assert_eq!(
+        node.read_all(&world.quorum, partition(0), 99).await.len(),
+        4
+    );
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_survives_the_power() {
+    for seed in 0..50 {
+        let world = World::new(seed);
+        world.store.set(DOWN);
+        let node = world.start().await;
+        let mut acknowledged = Vec::new();
+        for n in 0..20 {
+            let index = n % 3;
+            acknowledged.push((index, node.append(index, LOCAL).await.await.unwrap()));
+        }
+        // These are under way.
+        let late = node.append(0, LOCAL).await;
+        let object = node.append(1, OBJECT).await;
+        tokio::task::yield_now().await;
+        node.kill().await;
+        drop((late, object));
+        world.disk.crash(seed);
+
+        let node = world.start().await;
+        // Before anything reaches the store, all of it can be read.
+        for index in 0..3 {
+            let batches = node.read_all(&world.quorum, partition(index), 300).await;
+            let count = acknowledged.iter().filter(|(at, _)| *at == index).count();
+            assert!(batches.len() >= count, "seed {seed}");
+        }
+        world.store.set(Weather::default());
+        node.cache.drain().await;
+        assert!(world.quorum.wal_extents(BROKER).is_empty(), "seed {seed}");
+        for index in 0..3 {
+            node.read_all(&world.quorum, partition(index), 300).await;
+        }
+        node.stop().await.unwrap();
+        assert_eq!(world.wal_files(), Vec::<String>::new(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn expected_bytes_that_are_lost_or_damaged_end_the_start() {
+    type Damage = fn(&World, &str);
+    let cases: [(&str, Damage); 4] = [
+        ("there is no file", |world, file| {
+            frazil_core::env::Disk::remove(&world.disk, &wal_dir().join(file)).unwrap();
+        }),
+        ("the log ends", |world, file| {
+            world.disk.rot(&wal_dir().join(file), 140, 1);
+        }),
+        ("header is damaged", |world, file| {
+            world.disk.rot(&wal_dir().join(file), 20, 1);
+        }),
+        ("not a log file", |world, file| {
+            world.disk.rot(&wal_dir().join(file), 0, 1);
+        }),
+    ];
+    for (reason, damage) in cases {
+        let world = World::new(1);
+        world.store.set(DOWN);
+        let node = world.start().await;
+        node.append(0, LOCAL).await.await.unwrap();
+        node.kill().await;
+        let files = world.wal_files();
+        assert_eq!(files.len(), 1);
+        damage(&world, &files[0]);
+        let error = world.try_start().await.err().expect("it does not start");
+        let Error::WalLost {
+            partition: at,
+            base,
+            end,
+            ..
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!((*at, *base, *end), (partition(0), Offset(0), Offset(1)));
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_in_front_of_later_groups_is_told_from_a_torn_tail() {
+    let world = World::new(1);
+    world.store.set(DOWN);
+    let node = world.start().await;
+    for _ in 0..3 {
+        node.append(0, LOCAL).await.await.unwrap();
+    }
+    node.kill().await;
+    let files = world.wal_files();
+    world.disk.rot(&wal_dir().join(&files[0]), 140, 1);
+    let error = world.try_start().await.err().expect("it does not start");
+    assert!(error.to_string().contains("the log is corrupt"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_log_nothing_may_be_expected_of_it() {
+    let mut world = World::new(1);
+    world.store.set(DOWN);
+    let node = world.start().await;
+    node.append(0, LOCAL).await.await.unwrap();
+    node.kill().await;
+    let wal = world.config.wal.take();
+    let error = world.try_start().await.err().expect("it does not start");
+    assert!(matches!(error, Error::WalLost { .. }), "{error}");
+    world.config.wal = wal;
+    world.store.set(Weather::default());
+    let node = world.start().await;
+    node.cache.drain().await;
+    node.stop().await.unwrap();
+
+    world.config.wal = None;
+    let node = world.start().await;
+    let appended = node.append(0, LOCAL).await.await.unwrap();
+    assert_eq!(appended.base_offset, Offset(1), "raised to object");
+    assert_eq!(node.cache.stats().wal_syncs, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_has_a_limit_and_is_free_again_after_the_flush() {
+    let mut world = World::new(1);
+    world.config.wal = Some(WalConfig {
+        bytes: 10_000,
+        file_bytes: 64 * 1024,
+        ..WalConfig::new(wal_dir())
+    });
+    world.store.set(DOWN);
+    let node = world.start().await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        match node.append_bytes(0, LOCAL, batch(1, 1_000)).await.await {
+            Ok(_) => {}
+            Err(AppendError::Unavailable(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(refused, 11);
+    world.store.set(Weather::default());
+    node.cache.drain().await;
+    node.append_bytes(0, LOCAL, batch(1, 1_000))
+        .await
+        .await
+        .unwrap();
+    assert_eq!(world.quorum.end(partition(0)), Offset(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_removed_as_their_batches_reach_the_store() {
+    let world = World::new(1);
+    let node = world.start().await;
+    for _ in 0..100 {
+        node.append_bytes(0, LOCAL, batch(1, 10_000))
+            .await
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(node.cache.stats().wal_bytes > 1_000_000);
+    assert!(world.wal_files().len() <= 4, "{:?}", world.wal_files());
+    node.stop().await.unwrap();
+    assert_eq!(world.wal_files(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_sends_batches_past_the_log_until_there_is_room() {
+    for operation in [Operation::Resize, Operation::Write] {
+        let world = World::new(1);
+        let node = world.start().await;
+        world.disk.fail(Fault::forever(operation, 0, ENOSPC));
+        for n in 0..5 {
+            let appended = node.append(0, LOCAL).await.await.unwrap();
+            assert_eq!(appended.base_offset, Offset(n));
+        }
+        assert_eq!(node.cache.stats().wal_syncs, 0);
+        assert_eq!(places(&world, 0), [false; 5]);
+        world.disk.heal();
+        node.append(0, LOCAL).await.await.unwrap();
+        assert_eq!(node.cache.stats().wal_syncs, 1);
+        node.stop().await.unwrap();
+        assert_eq!(world.wal_files(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_ends_the_service_after_everything_is_in_the_store() {
+    let world = World::new(1);
+    world.store.set(Weather {
+        latency: Duration::from_millis(100),
+        ..Weather::default()
+    });
+    let node = world.start().await;
+    node.append(0, LOCAL).await.await.unwrap();
+    world.disk.fail(Fault::once(Operation::Sync, 0, EIO));
+    let second = node.append(0, LOCAL).await;
+    let third = node.append(1, LOCAL).await;
+    assert_eq!(second.await.unwrap().base_offset, Offset(1));
+    assert_eq!(third.await.unwrap().base_offset, Offset(0));
+    assert_eq!(*places(&world, 1), [false], "it went to the store");
+    let ended = node.service.await.unwrap();
+    assert!(matches!(ended, Err(Error::Wal { .. })), "{ended:?}");
+    assert!(world.quorum.wal_extents(BROKER).is_empty());
+    // The files stay for whoever wants to look; the next start removes them.
+    let node = world.start().await;
+    node.cache.drain().await;
+    assert_eq!(
+        node.read_all(&world.quorum, partition(0), 99).await.len(),
+        2
+    );
+    node.stop().await.unwrap();
+    assert_eq!(world.wal_files(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_unknown_commit_the_log_holds_what_the_state_says() {
+    for mishap in [Mishap::Lost, Mishap::Unanswered] {
+        let world = World::new(1);
+        let node = world.start().await;
+        // The commit of the log.
+        world.quorum.happen([mishap]);
+        let first = node.append(0, LOCAL).await.await;
+        assert!(
+            matches!(first, Err(AppendError::Indeterminate(_))),
+            "{first:?}"
+        );
+        let happened = i64::from(mishap == Mishap::Unanswered);
+        assert_eq!(world.quorum.end(partition(0)), Offset(happened));
+        let second = node.append(0, LOCAL).await.await.unwrap();
+        assert_eq!(second.base_offset, Offset(happened));
+        // The commit of the move.
+        world.quorum.happen([mishap]);
+        node.cache.drain().await;
+        node.cache.drain().await;
+        assert!(world.quorum.wal_extents(BROKER).is_empty());
+        let batches = node.read_all(&world.quorum, partition(0), 99).await;
+        assert_eq!(batches.len() as i64, happened + 1);
+        node.stop().await.unwrap();
+        assert_eq!(world.wal_files(), Vec::<String>::new());
+    }
+}

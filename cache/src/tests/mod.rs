@@ -1,0 +1,6 @@
+//! Tests of the whole data plane, with a quorum, a store and a disk in memory.
+
+mod local;
+mod object;
+mod read;
+mod simulation;

@@ -1,0 +1,1 @@
+//! Reads: budgets, bounds, lagging readers, damage.

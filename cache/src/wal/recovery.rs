@@ -1,0 +1,229 @@
+//! Finds in the log of earlier registrations what the state still expects of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use frazil_core::batch::BatchHeader;
+use frazil_core::env::Disk;
+use frazil_core::frame::{FILE_HEADER_LENGTH, FRAME_HEADER_LENGTH, Scanner};
+use frazil_core::ports::BatchInfo;
+use frazil_core::{BrokerEpoch, Extent, Location, Offset, TopicPartition};
+
+use super::file::{self, BATCHES, FILE_KIND, PAYLOAD_HEADER};
+use crate::Error;
+use crate::flush::pipeline::Ticket;
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub(crate) struct Recovery {
+    /// What is expected, to be uploaded.
+    pub(crate) extents: Vec<RecoveredExtent>,
+    /// All files there are. They can go when everything expected stands in the store.
+    pub(crate) files: Vec<PathBuf>,
+    /// The recovered batches that do not.
+    pub(crate) outstanding: HashSet<Ticket>,
+    /// Registrations whose logs hold something expected.
+    pub(crate) epochs: BTreeSet<BrokerEpoch>,
+    /// No file of the present registration reaches behind this position.
+    pub(crate) position: u64,
+}
+
+/// An extent that the state expects in the log.
+#[derive(Debug)]
+pub(crate) struct RecoveredExtent {
+    pub(crate) partition: TopicPartition,
+    pub(crate) epoch: BrokerEpoch,
+    /// Position of its first byte.
+    pub(crate) start: u64,
+    pub(crate) bytes: Bytes,
+    pub(crate) batches: Vec<(Offset, BatchInfo, Bytes)>,
+}
+
+/// An expected extent.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    partition: TopicPartition,
+    extent: Extent,
+    epoch: BrokerEpoch,
+    start: u64,
+    length: u32,
+}
+
+impl Expected {
+    fn lost(&self, reason: String) -> Error {
+        Error::WalLost {
+            partition: self.partition,
+            base: self.extent.base,
+            end: self.extent.end,
+            reason,
+        }
+    }
+}
+
+/// Reads what `expected` names, in the order of the positions. Blocks.
+///
+/// # Errors
+/// If anything of it is missing or damaged. Nothing is changed on the disk.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: Option<&Path>,
+    epoch: BrokerEpoch,
+    expected: &[(TopicPartition, Extent)],
+) -> Result<Recovery, Error> {
+    let mut wanted: Vec<Expected> = expected
+        .iter()
+        .filter_map(|(partition, extent)| match extent.location {
+            Location::Wal {
+                epoch,
+                start,
+                length,
+                ..
+            } => Some(Expected {
+                partition: *partition,
+                extent: *extent,
+                epoch,
+                start,
+                length,
+            }),
+            Location::Segment { .. } => None,
+        })
+        .collect();
+    wanted.sort_unstable_by_key(|expected| (expected.epoch, expected.start));
+    let Some(dir) = dir else {
+        return match wanted.first() {
+            None => Ok(Recovery::default()),
+            Some(first) => Err(first.lost("no write-ahead log is configured".into())),
+        };
+    };
+    let files = list(disk, dir).map_err(|source| Error::Wal {
+        what: "list its files".into(),
+        source,
+    })?;
+    let mut recovery = Recovery {
+        epochs: wanted.iter().map(|expected| expected.epoch).collect(),
+        files: files.values().cloned().collect(),
+        ..Recovery::default()
+    };
+    for (&(_, start), path) in files.range((epoch, 0)..=(epoch, u64::MAX)) {
+        let length = disk.open(path).and_then(|file| file.len());
+        let length = length.map_err(|source| Error::Wal {
+            what: format!("open {}", path.display()),
+            source,
+        })?;
+        recovery.position = recovery.position.max(start.saturating_add(length));
+    }
+    let mut rest = wanted.as_slice();
+    while let Some(first) = rest.first() {
+        let before = files.range((first.epoch, 0)..=(first.epoch, first.start));
+        let Some((&(_, start), path)) = before.last() else {
+            return Err(first.lost("there is no file that could hold them".into()));
+        };
+        let next = files
+            .range((first.epoch, first.start + 1)..=(first.epoch, u64::MAX))
+            .next();
+        let end = next.map_or(u64::MAX, |(&(_, next), _)| next);
+        let count = rest.partition_point(|e| e.epoch == first.epoch && e.start < end);
+        let (here, behind) = rest.split_at(count);
+        read_file(disk, path, start, here, &mut recovery.extents)?;
+        rest = behind;
+    }
+    Ok(recovery)
+}
+
+/// The files of the log, by registration and position.
+fn list(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<BTreeMap<(BrokerEpoch, u64), PathBuf>> {
+    disk.create_dir_all(dir)?;
+    let names = disk.list(dir)?;
+    let files = names
+        .iter()
+        .filter_map(|name| Some((file::parse_name(name)?, dir.join(name))));
+    Ok(files.collect())
+}
+
+/// Reads what is expected of one file, in order of the positions.
+fn read_file(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    file_start: u64,
+    expected: &[Expected],
+    out: &mut Vec<RecoveredExtent>,
+) -> Result<(), Error> {
+    let mut expected = expected.iter().peekable();
+    let lost = |expected: &Expected, reason: &dyn std::fmt::Display| {
+        expected.lost(format!("{}: {reason}", path.display()))
+    };
+    let Some(&first) = expected.peek() else {
+        return Ok(());
+    };
+    let file = disk.open(path).map_err(|error| lost(first, &error))?;
+    let mut scanner = Scanner::of_file(&*file).map_err(|error| lost(first, &error))?;
+    if scanner.header().kind != FILE_KIND {
+        return Err(lost(first, &"it is a log of something else"));
+    }
+    while let Some(&wanted) = expected.peek() {
+        let frame = match scanner.next() {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Err(lost(wanted, &error)),
+            None => {
+                let end = scanner.end().position;
+                return Err(lost(wanted, &format!("the log ends at byte {end}")));
+            }
+        };
+        let position = file_start + frame.position - FILE_HEADER_LENGTH as u64;
+        let first = position + (FRAME_HEADER_LENGTH + PAYLOAD_HEADER) as u64;
+        let end = position + (FRAME_HEADER_LENGTH + frame.payload.len()) as u64;
+        while let Some(wanted) = expected.next_if(|wanted| wanted.start < end) {
+            let header = file::payload_header(&wanted.partition);
+            if frame.kind != BATCHES
+                || !frame.payload.starts_with(&header)
+                || wanted.start < first
+                || u64::from(wanted.length) > end - wanted.start
+            {
+                let what = format!("frame {} is another one", frame.sequence);
+                return Err(lost(wanted, &what));
+            }
+            let at = PAYLOAD_HEADER + (wanted.start - first) as usize;
+            let bytes = frame.payload.slice(at..at + wanted.length as usize);
+            let batches = split(&bytes, &wanted.extent).map_err(|reason| lost(wanted, &reason))?;
+            out.push(RecoveredExtent {
+                partition: wanted.partition,
+                epoch: wanted.epoch,
+                start: wanted.start,
+                bytes,
+                batches,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The batches of an extent.
+fn split(bytes: &Bytes, extent: &Extent) -> Result<Vec<(Offset, BatchInfo, Bytes)>, String> {
+    let mut batches = Vec::new();
+    let (mut at, mut offset) = (0, extent.base);
+    while at < bytes.len() {
+        let header = BatchHeader::parse(&bytes[at..]).map_err(|error| error.to_string())?;
+        let batch = bytes.slice(at..at + header.length as usize);
+        header
+            .check_crc(&batch)
+            .map_err(|error| error.to_string())?;
+        let info = BatchInfo {
+            length: header.length,
+            records: header.offsets(),
+            max_timestamp: header.max_timestamp,
+            // It has been judged when it got its offset.
+            producer: None,
+        };
+        batches.push((offset, info, batch));
+        at += header.length as usize;
+        offset = offset + info.records;
+    }
+    if offset == extent.end {
+        Ok(batches)
+    } else {
+        Err(format!("the batches there end at offset {offset}"))
+    }
+}
