@@ -15,6 +15,7 @@
 use std::io;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -22,6 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use bytes::Buf;
 
+use crate::api::produce;
 use crate::context::{ConnInfo, Ctx};
 use crate::dispatch::{self, Unanswerable};
 use crate::frames::{Frame, FrameError, Frames};
@@ -45,6 +47,9 @@ pub(crate) enum Ended {
     Write(io::Error),
 }
 
+/// A response that is still to come; `None`: the client wants none.
+pub(crate) type LaterResponse = BoxFuture<'static, Result<Option<Response>, Unanswerable>>;
+
 /// An answer on its way to the writer.
 struct Answer {
     key: ApiKey,
@@ -53,7 +58,13 @@ struct Answer {
     since: Instant,
     /// The request's memory.
     permit: OwnedSemaphorePermit,
-    outcome: Result<Response, Unanswerable>,
+    outcome: Outcome,
+}
+
+/// What became of a request.
+pub(crate) enum Outcome {
+    Ready(Result<Response, Unanswerable>),
+    Later(LaterResponse),
 }
 
 /// Serves a connection until the client closes it, an error ends it, or the gateway drains. Then
@@ -100,7 +111,11 @@ async fn read_requests<R: AsyncRead + Unpin>(
         let since = Instant::now();
         let (header, body) = header::parse(&bytes)?;
         drop(bytes);
-        let outcome = Box::pin(dispatch::serve(ctx, conn, &header, body)).await;
+        let outcome = if header.key == ApiKey::Produce {
+            produce::stage(ctx, &header, &body).await
+        } else {
+            Outcome::Ready(Box::pin(dispatch::serve(ctx, conn, &header, body)).await)
+        };
         let answer = Answer {
             key: header.key,
             version: header.version,
@@ -129,19 +144,25 @@ async fn write_answers<W: AsyncWrite + Unpin>(
             permit,
             outcome,
         } = answer;
+        let response = match outcome {
+            Outcome::Ready(response) => response.map(Some),
+            Outcome::Later(response) => response.await,
+        };
         let ended = |source| Ended::Request {
             key,
             version,
             source,
         };
-        let response = outcome.map_err(ended)?;
+        let response = response.map_err(ended)?;
         ctx.metrics.answered(key, since.elapsed());
-        let framed = response
-            .framed()
-            .map_err(|error| ended(Unanswerable::Unencodable(error.to_string())))?;
-        write_all(ctx, &mut io, framed)
-            .await
-            .map_err(Ended::Write)?;
+        if let Some(response) = response {
+            let framed = response
+                .framed()
+                .map_err(|error| ended(Unanswerable::Unencodable(error.to_string())))?;
+            write_all(ctx, &mut io, framed)
+                .await
+                .map_err(Ended::Write)?;
+        }
         drop(permit);
     }
     io.shutdown().await.map_err(Ended::Write)

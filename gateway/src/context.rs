@@ -5,16 +5,37 @@ use std::sync::Arc;
 
 use frazil_core::BrokerId;
 use frazil_core::env::{Clock, Ids};
-use frazil_core::ports::{Catalog, LogIndex};
+use frazil_core::ports::{Catalog, GroupStore, LogIndex};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::group::Groups;
+use frazil_cache::Cache;
+
+use crate::topic_configs::TopicConfigs;
 use crate::{Config, Metrics};
 
-/// The components that a gateway is made of; handlers borrow it.
+/// What the composition root gives a gateway.
+pub struct Parts {
+    /// This gateway's id as a broker.
+    pub broker: BrokerId,
+    /// Where offsets are.
+    pub log: Arc<dyn LogIndex>,
+    /// Topics, settings, brokers.
+    pub catalog: Arc<dyn Catalog>,
+    /// What survives a group coordinator.
+    pub group_store: Arc<dyn GroupStore>,
+    /// Record batches.
+    pub cache: Cache,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of ids.
+    pub ids: Arc<dyn Ids>,
+}
+
+/// What a gateway is made of; handlers borrow it.
 pub struct Ctx {
     /// This gateway's id as a broker.
     pub broker: BrokerId,
@@ -24,6 +45,8 @@ pub struct Ctx {
     pub catalog: Arc<dyn Catalog>,
     /// The consumer groups that this gateway coordinates.
     pub groups: Groups,
+    /// Record batches.
+    pub cache: Cache,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The source of ids.
@@ -32,10 +55,40 @@ pub struct Ctx {
     pub config: Config,
     /// Counters.
     pub metrics: Metrics,
+    /// Settings of topics, resolved.
+    pub(crate) topic_configs: TopicConfigs,
     /// Bytes of requests that may be in memory.
-    pub request_memory: Arc<Semaphore>,
+    pub(crate) request_memory: Arc<Semaphore>,
     /// Bytes of records in Fetch responses that may be in memory.
-    pub fetch_memory: Arc<Semaphore>,
+    pub(crate) fetch_memory: Arc<Semaphore>,
+}
+
+impl Ctx {
+    /// Puts a gateway together.
+    pub fn new(parts: Parts, config: Config, metrics: Metrics) -> Self {
+        let groups = Groups::new(
+            parts.broker,
+            parts.group_store,
+            Arc::clone(&parts.catalog),
+            Arc::clone(&parts.log),
+            Arc::clone(&parts.ids),
+            config.groups,
+        );
+        Self {
+            broker: parts.broker,
+            log: parts.log,
+            catalog: parts.catalog,
+            groups,
+            cache: parts.cache,
+            clock: parts.clock,
+            ids: parts.ids,
+            metrics,
+            topic_configs: TopicConfigs::default(),
+            request_memory: Arc::new(Semaphore::new(config.requests_in_flight_bytes_max)),
+            fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),
+            config,
+        }
+    }
 }
 
 /// What is known of the connection a request came on.

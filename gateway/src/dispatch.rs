@@ -9,6 +9,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use crate::api;
 use crate::context::{ConnInfo, Ctx, Header};
+use crate::error::Code;
 use crate::versions;
 use crate::wire::guard::{self, Refused};
 use crate::wire::response::Response;
@@ -30,6 +31,9 @@ pub enum Unanswerable {
     /// The bytes have the form of a request, but are not decoded.
     #[error("request cannot be decoded: {0}")]
     Undecodable(String),
+    /// A batch of a producer that wants no answer (`acks=0`) was refused.
+    #[error("an unacknowledged batch was refused with {0:?}")]
+    Unacknowledged(Code),
     /// The response cannot be encoded in the version asked for.
     #[error("response cannot be encoded: {0}")]
     Unencodable(String),
@@ -58,6 +62,11 @@ pub async fn serve(
         guard::check(header.key, version, &body)?;
     }
     match header.key {
+        ApiKey::Fetch => {
+            let request = decode(&mut body, version)?;
+            Ok(api::fetch::handle(ctx, conn, header, request, version).await)
+        }
+        ApiKey::ListOffsets => served_by!(api::list_offsets::handle),
         ApiKey::Metadata => served_by!(api::metadata::handle),
         ApiKey::OffsetCommit => served_by!(api::offset_commit::handle),
         ApiKey::OffsetFetch => served_by!(api::offset_fetch::handle),

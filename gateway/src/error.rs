@@ -6,6 +6,7 @@
 //! happen but may be tried again gets a retriable code. `UNKNOWN_SERVER_ERROR` is never answered:
 //! it is fatal for many clients.
 
+use frazil_cache::{AppendError, ReadError};
 use frazil_core::PortError;
 use frazil_core::batch::{BatchError, BatchErrorKind};
 use frazil_core::ports::{BatchRefusal, CatalogRefusal};
@@ -81,6 +82,31 @@ pub fn batch_refusal(refusal: BatchRefusal) -> Code {
         // The segment was given up while its commit was under way: nothing was appended, and
         // another attempt goes into another segment. Not NOT_LEADER: the batch was staged.
         BatchRefusal::SealedSegment => Code::NotEnoughReplicas,
+    }
+}
+
+/// An append was not acknowledged.
+pub fn append(error: &AppendError) -> Code {
+    match error {
+        AppendError::Refused(refusal) => batch_refusal(*refusal),
+        // It was staged, so not NOT_LEADER; but it did not happen, and may be tried again.
+        AppendError::Unavailable(_) => Code::NotEnoughReplicas,
+        AppendError::Indeterminate(_) => Code::RequestTimedOut,
+        // This gateway can append nothing any more: the client shall look for another one.
+        AppendError::Fenced(_) => Code::NotLeaderOrFollower,
+    }
+}
+
+/// Records cannot be read.
+pub fn read(error: &ReadError) -> Code {
+    match error {
+        ReadError::UnknownPartition(_) => Code::UnknownTopicOrPartition,
+        // They will be in the store in a moment.
+        ReadError::ElsewhereInWal { .. } => Code::LeaderNotAvailable,
+        ReadError::NotFound { .. } | ReadError::Corrupt { .. } | ReadError::Store(_) => {
+            Code::KafkaStorageError
+        }
+        ReadError::Metadata(error) => data_path(error),
     }
 }
 

@@ -24,10 +24,11 @@ pub mod placement;
 mod server;
 #[cfg(test)]
 mod testing;
+mod topic_configs;
 pub mod versions;
 pub mod wire;
 
 pub use config::Config;
-pub use context::{ConnInfo, Ctx, Header};
+pub use context::{ConnInfo, Ctx, Header, Parts};
 pub use metrics::Metrics;
 pub use server::Server;

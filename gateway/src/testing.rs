@@ -8,23 +8,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use frazil_core::env::testing::{ManualClock, SeededIds};
+use frazil_cache::Cache;
+use frazil_core::env::testing::{ManualClock, MemDisk, SeededIds};
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
-    Bounds, Broker, Catalog, CatalogRefusal, ConfigTarget, GroupClaim, GroupRefusal, GroupStore,
-    LogIndex, NewTopic, TOPIC_PARTITIONS_MAX, Watch,
+    Bounds, Broker, Catalog, CatalogRefusal, Commit, CommitOutcome, ConfigTarget, GroupClaim,
+    GroupRefusal, GroupStore, LogIndex, NewTopic, Sequencer, TOPIC_PARTITIONS_MAX, Watch,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Offset, PortError, PortResult, ProducerId, Topic, TopicId,
     TopicName, TopicPartition,
 };
+use futures_util::FutureExt;
+use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::group::Groups;
 use crate::{Config, ConnInfo, Ctx, Header, Metrics};
 
 /// The fake quorum.
@@ -100,26 +102,34 @@ impl World {
     /// What handlers of broker `me` work with.
     pub(crate) fn ctx(self: &Arc<Self>, me: i32, config: Config) -> Ctx {
         let ids = Arc::new(SeededIds::new(me as u64));
-        let groups = Groups::new(
-            BrokerId(me),
-            Arc::clone(self) as _,
-            Arc::clone(self) as _,
-            Arc::clone(self) as _,
-            Arc::clone(&ids) as _,
-            config.groups,
-        );
-        Ctx {
+        let parts = crate::Parts {
             broker: BrokerId(me),
             log: Arc::clone(self) as _,
             catalog: Arc::clone(self) as _,
-            groups,
+            group_store: Arc::clone(self) as _,
+            cache: self.cache(),
             clock: Arc::new(ManualClock::new(1_000)),
             ids,
-            metrics: Metrics::register(&mut Registry::default()),
-            request_memory: Arc::new(Semaphore::new(config.requests_in_flight_bytes_max)),
-            fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),
-            config,
-        }
+        };
+        Ctx::new(parts, config, Metrics::register(&mut Registry::default()))
+    }
+
+    /// A cache that nobody runs.
+    fn cache(self: &Arc<Self>) -> Cache {
+        let parts = frazil_cache::Parts {
+            broker: BrokerId(1),
+            epoch: BrokerEpoch(1),
+            cluster: "test-cluster".into(),
+            store: Arc::new(InMemory::new()),
+            prefix: object_store::path::Path::default(),
+            sequencer: Arc::clone(self) as _,
+            index: Arc::clone(self) as _,
+            disk: Arc::new(MemDisk::new()),
+            ids: Arc::new(SeededIds::new(1)),
+        };
+        let started = Cache::start(frazil_cache::Config::local(), parts).now_or_never();
+        let (cache, _) = started.expect("nothing to wait for").expect("a cache");
+        cache
     }
 
     /// Makes a topic with empty partitions.
@@ -208,6 +218,15 @@ impl WorldState {
             return Err(GroupRefusal::NotCoordinator);
         }
         Ok(state)
+    }
+}
+
+#[async_trait]
+impl Sequencer for World {
+    async fn commit(&self, _: Commit) -> PortResult<CommitOutcome> {
+        Err(PortError::Unavailable(
+            "handlers append nothing here".into(),
+        ))
     }
 }
 

@@ -27,6 +27,9 @@ const fn api(key: ApiKey, min: i16, max: i16) -> Supported {
 
 /// Everything that is advertised, by API key.
 pub const SUPPORTED: &[Supported] = &[
+    api(ApiKey::Produce, 0, 13),
+    api(ApiKey::Fetch, 4, 18),
+    api(ApiKey::ListOffsets, 1, 10),
     api(ApiKey::Metadata, 0, 13),
     api(ApiKey::OffsetCommit, 2, 9),
     api(ApiKey::OffsetFetch, 1, 9),

@@ -13,6 +13,7 @@
 //! Invariant: the decoders of `kafka-protocol` see only requests that [`guard::check`] let pass:
 //! they allocate for whatever count a request claims.
 
+pub(crate) mod fetch;
 pub mod guard;
 pub mod header;
 mod layout;

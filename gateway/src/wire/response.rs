@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// An encoded response: header and body, without the length in front.
 #[derive(Debug, Default)]
 pub struct Response {
     pieces: VecDeque<Bytes>,
     length: usize,
+    /// Memory accounted to the response until it is written.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Response {
@@ -17,7 +20,17 @@ impl Response {
     pub(crate) fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
         let pieces: VecDeque<Bytes> = pieces.into_iter().filter(|p| !p.is_empty()).collect();
         let length = pieces.iter().map(Bytes::len).sum();
-        Self { pieces, length }
+        Self {
+            pieces,
+            length,
+            _permit: None,
+        }
+    }
+
+    /// Holds `permit` until the response is dropped.
+    pub(crate) fn holding(mut self, permit: Option<OwnedSemaphorePermit>) -> Self {
+        self._permit = permit;
+        self
     }
 
     /// The response with its length in front, as it goes to the socket. Fails if the length does

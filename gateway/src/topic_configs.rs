@@ -1,0 +1,63 @@
+//! The settings of topics as the data path needs them: resolved once, not for every batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use frazil_core::ports::Catalog;
+use frazil_core::topic_config::TopicConfig;
+use frazil_core::{BrokerId, Topic, TopicId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How long a change of the brokers' settings may go unnoticed. A change of the topic's own is
+/// noticed at once, since the topic is then another value.
+const RESOLVED_FOR: Duration = Duration::from_secs(1);
+/// Topics that are remembered; all are forgotten when there are more, as deleted ones are among
+/// them.
+const TOPICS_MAX: usize = 50_000;
+
+/// Resolved settings by topic.
+#[derive(Default)]
+pub(crate) struct TopicConfigs {
+    resolved: Mutex<HashMap<TopicId, Resolved>>,
+}
+
+struct Resolved {
+    /// The value they were resolved from. Holding it keeps its address from being used again.
+    topic: Arc<Topic>,
+    config: Arc<TopicConfig>,
+    at: Instant,
+}
+
+impl TopicConfigs {
+    /// The settings of a topic, given those of the brokers and of this one.
+    pub(crate) fn of(
+        &self,
+        topic: &Arc<Topic>,
+        catalog: &dyn Catalog,
+        broker: BrokerId,
+    ) -> Arc<TopicConfig> {
+        let now = Instant::now();
+        let mut resolved = self.resolved.lock();
+        if let Some(known) = resolved.get(&topic.id)
+            && Arc::ptr_eq(&known.topic, topic)
+            && now.duration_since(known.at) < RESOLVED_FOR
+        {
+            return Arc::clone(&known.config);
+        }
+        let mut brokers = catalog.broker_config(None);
+        brokers.extend(catalog.broker_config(Some(broker)));
+        let config = Arc::new(TopicConfig::resolve(&topic.config, &brokers));
+        if resolved.len() >= TOPICS_MAX {
+            resolved.clear();
+        }
+        let entry = Resolved {
+            topic: Arc::clone(topic),
+            config: Arc::clone(&config),
+            at: now,
+        };
+        resolved.insert(topic.id, entry);
+        config
+    }
+}
