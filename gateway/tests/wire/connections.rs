@@ -54,7 +54,13 @@ async fn versions_are_advertised_in_every_version() {
     client.send_frame(&frame(18, 77, b"whatever it is")).await;
     let (id, response) = client.receive::<ApiVersionsResponse>(0).await;
     assert_eq!((id, response.error_code), (9, 35));
-    assert_eq!(client.call(&ApiVersionsRequest::default(), 0).await.error_code, 0);
+    assert_eq!(
+        client
+            .call(&ApiVersionsRequest::default(), 0)
+            .await
+            .error_code,
+        0
+    );
 }
 
 #[tokio::test]
@@ -112,7 +118,9 @@ async fn what_cannot_be_answered_closes_the_connection_after_what_can() {
         vec![0; 8],
     ] {
         let mut client = node.client().await;
-        client.send(&produce(topic, 9, -1, &[(0, batch(&["x"]))]), 9).await;
+        client
+            .send(&produce(topic, 9, -1, &[(0, batch(&["x"]))]), 9)
+            .await;
         client.send_frame(&bad).await;
         let (_, response) = client.receive::<ProduceResponse>(9).await;
         assert_eq!(outcomes(&response)[0].error_code, 0);
@@ -123,7 +131,11 @@ async fn what_cannot_be_answered_closes_the_connection_after_what_can() {
 #[tokio::test]
 async fn strangers_are_turned_away_at_their_first_bytes() {
     let node = Node::start().await;
-    for hello in [&b"\x16\x03\x01\x02\x00\x01"[..], b"GET / HTTP/1.1\r\n\r\n", b"\xff\xff\xff\xff"] {
+    for hello in [
+        &b"\x16\x03\x01\x02\x00\x01"[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff\xff\xff\xff",
+    ] {
         let mut stream = TcpStream::connect(node.address).await.unwrap();
         stream.write_all(hello).await.unwrap();
         let mut answer = Vec::new();
@@ -144,11 +156,20 @@ async fn connections_beyond_the_limit_are_refused() {
     let node = Node::start_with(config, std::sync::Arc::new(InMemory::new())).await;
     let (mut one, mut two) = (node.client().await, node.client().await);
     for client in [&mut one, &mut two] {
-        assert_eq!(client.call(&ApiVersionsRequest::default(), 0).await.error_code, 0);
+        assert_eq!(
+            client
+                .call(&ApiVersionsRequest::default(), 0)
+                .await
+                .error_code,
+            0
+        );
     }
     let mut three = node.client().await;
     assert_eq!(three.receive_frame().await, None);
-    assert_eq!(one.call(&ApiVersionsRequest::default(), 0).await.error_code, 0);
+    assert_eq!(
+        one.call(&ApiVersionsRequest::default(), 0).await.error_code,
+        0
+    );
 }
 
 #[tokio::test]

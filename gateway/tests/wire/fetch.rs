@@ -38,7 +38,11 @@ async fn offsets_outside_the_log_are_out_of_range() {
         (6, (0, vec![])),
         (7, (1, vec![])),
     ] {
-        assert_eq!(fetch_one(&mut client, topic, from).await, expected, "{from}");
+        assert_eq!(
+            fetch_one(&mut client, topic, from).await,
+            expected,
+            "{from}"
+        );
     }
 }
 
@@ -73,7 +77,11 @@ async fn a_waiting_fetch_is_woken_by_an_append() {
     let waiting = fetch(topic, 12, &[(0, 0)]).with_max_wait_ms(60_000);
     consumer.send(&waiting, 12).await;
     producer.produce(topic, 9, batch(&["a"])).await;
-    let answered = timeout(Duration::from_secs(20), consumer.receive::<FetchResponse>(12)).await;
+    let answered = timeout(
+        Duration::from_secs(20),
+        consumer.receive::<FetchResponse>(12),
+    )
+    .await;
     let (_, response) = answered.expect("an append wakes the fetch");
     assert_eq!(offsets(&fetched(&response)[0]), [(0, 1)]);
 }
@@ -153,7 +161,9 @@ async fn every_partition_is_answered_also_those_that_do_not_exist() {
         assert_eq!(codes, [vec![3, 0, 0], vec![unknown, unknown]]);
         assert_eq!(offsets(&response.responses[0].partitions[1]), [(0, 1)]);
     }
-    let empty = client.call(&fetch(topic, 12, &[]).with_max_wait_ms(60_000), 12).await;
+    let empty = client
+        .call(&fetch(topic, 12, &[]).with_max_wait_ms(60_000), 12)
+        .await;
     assert!(fetched(&empty).is_empty());
 }
 
@@ -162,7 +172,9 @@ async fn sessions_and_epochs_that_are_not_ours_are_refused() {
     let node = Node::start().await;
     let topic = node.topic("t", 1, &[]);
     let mut client = node.client().await;
-    let session = fetch(topic, 12, &[(0, 0)]).with_session_id(7).with_session_epoch(1);
+    let session = fetch(topic, 12, &[(0, 0)])
+        .with_session_id(7)
+        .with_session_epoch(1);
     let response = client.call(&session, 12).await;
     assert_eq!((response.error_code, response.responses.len()), (70, 0));
     for (epoch, code) in [(-1, 0), (0, 0), (1, 75)] {

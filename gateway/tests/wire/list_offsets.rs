@@ -62,7 +62,11 @@ async fn special_timestamps_and_times_are_answered_to_the_record() {
         (NOW_MS + 60, (0, 3, NOW_MS + 60)),
         (NOW_MS + 61, (0, -1, -1)),
     ] {
-        assert_eq!(list(&mut client, topic, timestamp).await, expected, "{timestamp}");
+        assert_eq!(
+            list(&mut client, topic, timestamp).await,
+            expected,
+            "{timestamp}"
+        );
     }
     node.quorum.apply(Command::DeleteRecords {
         partition: TopicPartition::new(topic.1, 0),
@@ -73,7 +77,11 @@ async fn special_timestamps_and_times_are_answered_to_the_record() {
         (0, (0, 4, NOW_MS + 50)),
         (NOW_MS + 51, (0, -1, -1)),
     ] {
-        assert_eq!(list(&mut client, topic, timestamp).await, expected, "{timestamp}");
+        assert_eq!(
+            list(&mut client, topic, timestamp).await,
+            expected,
+            "{timestamp}"
+        );
     }
 }
 

@@ -355,7 +355,12 @@ impl Node {
     }
 
     /// Creates a topic and answers its id.
-    pub(crate) fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> TopicId {
+    pub(crate) fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        config: &[(&str, &str)],
+    ) -> TopicId {
         let outcome = self.quorum.apply(Command::CreateTopic(NewTopic {
             id: TopicId::new(Uuid::from_u128(
                 name.bytes()

@@ -1,6 +1,6 @@
 use bytes::{Bytes, BytesMut};
-use frazil_core::batch::{BatchBuilder, BatchHeader, Codec};
 use frazil_core::TopicId;
+use frazil_core::batch::{BatchBuilder, BatchHeader, Codec};
 use kafka_protocol::messages::{ApiVersionsRequest, ProduceResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -77,7 +77,9 @@ async fn partitions_fail_alone() {
         .codec(Codec::Zstd)
         .record(NOW_MS, None, Some(b"v"));
     let late = BatchBuilder::new().record(NOW_MS + 7_200_000, None, None);
-    let control = BatchBuilder::new().attributes(1 << 5).record(NOW_MS, None, None);
+    let control = BatchBuilder::new()
+        .attributes(1 << 5)
+        .record(NOW_MS, None, None);
     let transactional = BatchBuilder::new()
         .attributes(1 << 4)
         .producer(1, 0, 0)
@@ -97,7 +99,8 @@ async fn partitions_fail_alone() {
         (transactional.build(), 53),
         (batch(&["also ok"]), 0),
     ];
-    let mut indexed: Vec<(i32, Bytes)> = (0..).zip(sets.iter().map(|(set, _)| set.clone())).collect();
+    let mut indexed: Vec<(i32, Bytes)> =
+        (0..).zip(sets.iter().map(|(set, _)| set.clone())).collect();
     indexed.push((20, batch(&["no such partition"])));
     indexed.push((-1, batch(&["no such partition"])));
     let mut expected: Vec<i16> = sets.iter().map(|(_, code)| *code).collect();
@@ -138,9 +141,14 @@ async fn requests_that_cannot_be_served_are_refused_for_every_partition() {
     let missing = Topic("missing", TopicId::new(Uuid::from_u128(5)));
     let mut client = node.client().await;
     for (version, expected) in [(12, 3), (13, 100)] {
-        assert_eq!(client.produce(missing, version, batch(&["x"])).await, (expected, -1));
+        assert_eq!(
+            client.produce(missing, version, batch(&["x"])).await,
+            (expected, -1)
+        );
     }
-    let acks = client.call(&produce(topic, 9, 2, &[(0, batch(&["x"]))]), 9).await;
+    let acks = client
+        .call(&produce(topic, 9, 2, &[(0, batch(&["x"]))]), 9)
+        .await;
     assert_eq!(outcomes(&acks)[0].error_code, 21);
     let transactional = produce(topic, 9, -1, &[(0, batch(&["x"]))])
         .with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("tx"))));

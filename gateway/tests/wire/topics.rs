@@ -74,7 +74,9 @@ async fn all_none_or_some_topics() {
     assert_eq!(summary(&client.call(&all, 1).await), everything);
     assert_eq!(summary(&client.call(&none, 1).await), []);
     let by_id = |id| {
-        let topic = MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        let topic = MetadataRequestTopic::default()
+            .with_name(None)
+            .with_topic_id(id);
         MetadataRequest::default().with_topics(Some(vec![topic]))
     };
     let found = client.call(&by_id(b.1.uuid()), 12).await;
@@ -96,7 +98,9 @@ async fn topics_are_created_on_first_use_if_both_sides_agree() {
     let mut client = node.client().await;
     let unwanted = metadata(&["new"]).with_allow_auto_topic_creation(false);
     assert_eq!(summary(&client.call(&unwanted, 9).await), [(3, 0)]);
-    let response = client.call(&metadata(&["new", "bad name", "", ".."]), 9).await;
+    let response = client
+        .call(&metadata(&["new", "bad name", "", ".."]), 9)
+        .await;
     assert_eq!(summary(&response), [(0, 4), (17, 0), (17, 0), (17, 0)]);
     assert_eq!(summary(&client.call(&unwanted, 9).await), [(0, 4)]);
     // Three replicas were asked for and there is one broker.
@@ -135,10 +139,12 @@ async fn groups_have_a_coordinator_and_transactions_have_none() {
             }
         };
         let answer = |response: kafka_protocol::messages::FindCoordinatorResponse| {
-            response.coordinators.first().map_or(
-                (response.error_code, response.port),
-                |coordinator| (coordinator.error_code, coordinator.port),
-            )
+            response
+                .coordinators
+                .first()
+                .map_or((response.error_code, response.port), |coordinator| {
+                    (coordinator.error_code, coordinator.port)
+                })
         };
         let found = client.call(&request(0), version).await;
         assert_eq!(answer(found), (0, i32::from(node.address.port())));
@@ -154,8 +160,9 @@ async fn producer_ids_are_never_given_twice() {
     let node = Node::start().await;
     let mut client = node.client().await;
     let mut seen = BTreeSet::new();
+    let plain = InitProducerIdRequest::default().with_transactional_id(None);
     for version in 0..=5 {
-        let response = client.call(&InitProducerIdRequest::default(), version).await;
+        let response = client.call(&plain, version).await;
         assert_eq!((response.error_code, response.producer_epoch), (0, 0));
         assert!(response.producer_id.0 >= 0);
         assert!(seen.insert(response.producer_id.0));
@@ -174,7 +181,9 @@ async fn the_cluster_and_its_sizes_are_described() {
     let mut client = node.client().await;
     client.produce(topic, 9, batch(&["a"])).await;
     for version in 0..=2 {
-        let response = client.call(&DescribeClusterRequest::default(), version).await;
+        let response = client
+            .call(&DescribeClusterRequest::default(), version)
+            .await;
         assert_eq!((response.error_code, response.brokers.len()), (0, 1));
         assert_eq!(&response.cluster_id[..], "test-cluster");
     }
