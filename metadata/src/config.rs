@@ -85,6 +85,8 @@ impl Config {
             enable_pre_vote: Some(true),
             // Must reach from the end of the lease over the longest election timeout.
             quorum_loss_probe_interval: Some(6 * election_ms),
+            // Alone there is nobody to hear from, and an idle node should not wake up for it.
+            enable_tick: self.voters.len() > 1,
             // The state machine is in memory and the commit index is not saved: only an election
             // tells a restarted leader what is committed.
             enable_leader_restore: Some(false),

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Connected when first needed, and again after it has failed. An attempt that failed before the
-//! request was handed to the connection certainly did not happen; afterwards nobody knows.
+//! request was handed to the connection certainly did not happen; afterwards nobody knows. A
+//! connection on which nothing arrives while calls run out of time is given up: a network that
+//! swallows packets would otherwise hold it for minutes.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +29,9 @@ use crate::wire::{
 
 /// How long connecting and greeting may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// A connection is given up after so many calls without a reply, or one so long, if nothing arrives.
+const OVERDUE_MAX: u64 = 5;
+const SILENCE: Duration = Duration::from_secs(2);
 /// Requests that may wait for the socket.
 const QUEUED_MAX: usize = 256;
 
@@ -141,10 +146,24 @@ struct Connection {
 
 struct Shared {
     closed: AtomicBool,
+    /// Frames received.
+    received: AtomicU64,
+    /// Calls that ran out of time since the last frame.
+    overdue: AtomicU64,
     pending: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
 }
 
 impl Shared {
+    /// A call got no reply for `waited`, since `received` frames had been received.
+    fn ran_out(&self, received: u64, waited: Duration) {
+        if self.received.load(Ordering::Relaxed) == received {
+            let overdue = self.overdue.fetch_add(1, Ordering::Relaxed) + 1;
+            if overdue >= OVERDUE_MAX || waited >= SILENCE {
+                self.close();
+            }
+        }
+    }
+
     fn close(&self) {
         let mut pending = self.pending.lock();
         self.closed.store(true, Ordering::Release);
@@ -157,6 +176,8 @@ impl Connection {
     fn start(mut reader: BufReader<OwnedReadHalf>, mut writer: BufWriter<OwnedWriteHalf>) -> Self {
         let shared = Arc::new(Shared {
             closed: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            overdue: AtomicU64::new(0),
             pending: Mutex::default(),
         });
         let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUED_MAX);
@@ -208,10 +229,13 @@ impl Connection {
             .await
             .map_err(|_| CallError::NotSent("the connection is congested".to_owned()))?
             .map_err(|_| CallError::NotSent("the connection is closed".to_owned()))?;
-        tokio::time::timeout_at(deadline, receiver)
-            .await
-            .map_err(|_| CallError::Lost("no reply in time".to_owned()))?
-            .map_err(|_| CallError::Lost("the connection failed".to_owned()))
+        let received = self.shared.received.load(Ordering::Relaxed);
+        let sent = Instant::now();
+        let Ok(reply) = tokio::time::timeout_at(deadline, receiver).await else {
+            self.shared.ran_out(received, sent.elapsed());
+            return Err(CallError::Lost("no reply in time".to_owned()));
+        };
+        reply.map_err(|_| CallError::Lost("the connection failed".to_owned()))
     }
 }
 
@@ -238,6 +262,8 @@ impl Drop for Pending<'_> {
 async fn receive(reader: &mut BufReader<OwnedReadHalf>, shared: &Shared) -> io::Result<()> {
     while let Some((id, body)) = read_frame(reader).await? {
         let reply: Reply = parse(&body)?;
+        shared.received.fetch_add(1, Ordering::Relaxed);
+        shared.overdue.store(0, Ordering::Relaxed);
         if let Some(sender) = shared.pending.lock().remove(&id) {
             // The caller may have given up in this moment.
             let _ = sender.send(reply);

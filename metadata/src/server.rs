@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::{EntryPayload, Snapshot};
-use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -31,6 +31,12 @@ use crate::wire::{
 const CONNECTIONS_MAX: usize = 4096;
 /// Requests of one connection that are worked on at once.
 const REQUESTS_MAX: usize = 256;
+/// KiB of requests of one connection that are worked on at once.
+const REQUESTS_KIB_MAX: u32 = 128 << 10;
+/// How long a frame may take from its first byte to its last.
+const FRAME: Duration = Duration::from_secs(60);
+/// How long a connection may have nothing to ask and nothing to be told.
+const UNUSED: Duration = Duration::from_secs(600);
 /// How long a connection may take to greet.
 const GREETING: Duration = Duration::from_secs(10);
 /// How often a follower hears from us when nothing happens.
@@ -107,9 +113,10 @@ async fn connection(node: Arc<Node>, stream: TcpStream) -> io::Result<()> {
         incoming: Mutex::new(None),
         replies,
     });
-    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
+    let permits = Arc::new(Semaphore::new(REQUESTS_KIB_MAX as usize));
+    let mut requests = JoinSet::new();
+    let mut writing = JoinSet::new();
+    writing.spawn(async move {
         while let Some(reply) = queue.recv().await {
             writer.write_all(&reply).await?;
             if queue.is_empty() {
@@ -118,27 +125,46 @@ async fn connection(node: Arc<Node>, stream: TcpStream) -> io::Result<()> {
         }
         Ok(())
     });
-    let reading = async {
-        while let Some((id, body)) = read_frame(&mut reader).await? {
-            let request = parse::<Request>(&body)?;
-            let permit = Arc::clone(&permits)
-                .acquire_owned()
-                .await
-                .map_err(io::Error::other)?;
-            // Sweep what has ended, and end with the writer.
-            while let Some(ended) = tasks.try_join_next() {
+    loop {
+        // Sweep what has ended, and end with the writer.
+        while let Some(ended) = requests.try_join_next().or_else(|| writing.try_join_next()) {
+            ended.map_err(io::Error::other)??;
+        }
+        if requests.len() >= REQUESTS_MAX {
+            if let Some(ended) = requests.join_next().await {
                 ended.map_err(io::Error::other)??;
             }
-            let session = Arc::clone(&session);
-            tasks.spawn(async move {
-                let result = session.answer(id, request).await;
-                drop(permit);
-                result
-            });
+            continue;
         }
-        Ok(())
-    };
-    reading.await
+        match tokio::time::timeout(UNUSED, reader.fill_buf()).await {
+            Ok(bytes) => {
+                if bytes?.is_empty() {
+                    return Ok(());
+                }
+            }
+            Err(_) if requests.is_empty() => return Ok(()),
+            Err(_) => continue,
+        }
+        let (id, body) = match tokio::time::timeout(FRAME, read_frame(&mut reader)).await {
+            Ok(frame) => match frame? {
+                Some(frame) => frame,
+                None => return Ok(()),
+            },
+            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let request = parse::<Request>(&body)?;
+        let kib = (body.len() as u32 >> 10) + 1;
+        let permit = Arc::clone(&permits)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(io::Error::other)?;
+        let session = Arc::clone(&session);
+        requests.spawn(async move {
+            let result = session.answer(id, request).await;
+            drop(permit);
+            result
+        });
+    }
 }
 
 impl Session {

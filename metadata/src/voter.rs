@@ -52,6 +52,8 @@ const IDENTITY_FILE: &str = "identity";
 const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
 /// How long a lone voter may take to lead.
 const LONE_ELECTION: Duration = Duration::from_secs(10);
+/// After how long it tries again.
+const LONE_RETRY: Duration = Duration::from_secs(1);
 /// How long a new voter waits for the others' answers.
 const ASKING: Duration = Duration::from_millis(500);
 /// How long a voter that leaves waits for another leader.
@@ -242,27 +244,37 @@ impl Voter {
             }
         }
         if sole {
+            tokio::time::timeout(LONE_ELECTION, self.lead_alone())
+                .await
+                .map_err(|_| Error::Unavailable("a lone voter does not lead".to_owned()))??;
+        }
+        Ok(())
+    }
+
+    /// Becomes leader, and waits until the image has caught up and the cluster has its id.
+    async fn lead_alone(&self) -> Result<(), Error> {
+        let raft = &self.node.raft;
+        loop {
             raft.trigger()
                 .elect(false)
                 .await
-                .map_err(|error| failed(&error))?;
-            let mut applied = self.node.image.subscribe();
-            let leading = async {
-                loop {
-                    if matches!(self.node.read_index().await, Reply::ReadIndex(_)) {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                .map_err(|error| Error::Raft(error.to_string()))?;
+            let again = Instant::now() + LONE_RETRY;
+            while Instant::now() < again {
+                if matches!(self.node.read_index().await, Reply::ReadIndex(_)) {
+                    let mut applied = self.node.image.subscribe();
+                    // The id is given by the task that minds leadership.
+                    let named = |_: &u64| {
+                        let image = &self.node.image;
+                        image.read(|state| state.cluster_id().is_some())
+                    };
+                    // The image, which sends, is held by this voter.
+                    let _ = applied.wait_for(named).await;
+                    return Ok(());
                 }
-                // The id is given by the task that minds leadership.
-                let named = |_: &u64| self.node.image.read(|state| state.cluster_id().is_some());
-                applied.wait_for(named).await.is_ok()
-            };
-            tokio::time::timeout(LONE_ELECTION, leading)
-                .await
-                .map_err(|_| Error::Unavailable("a lone voter does not lead".to_owned()))?;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
-        Ok(())
     }
 }
 

@@ -16,10 +16,11 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::log_store::{LogConfig, LogReader, LogStore, Opened};
-use super::record::Record;
+use super::log_writer::{VOTE_FILE, VOTE_MAGIC};
+use super::record::{Record, VoteRecord, encode_onto};
 use super::snapshot::SnapshotStore;
 use super::state_machine::StateMachine;
-use super::{Blob, Entry, LogId, TypeConfig, Vote};
+use super::{Blob, Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote, durable};
 use crate::image::Image;
 use crate::metrics::Metrics;
 use crate::testing::RealDisk;
@@ -360,6 +361,40 @@ fn records_are_written_as_ever() {
         rest = behind;
     }
     assert!(rest.is_empty());
+}
+
+#[test]
+fn votes_and_snapshots_are_written_as_ever() {
+    let disk = MemDisk::new();
+    let mut payload = Vec::new();
+    encode_onto(&VoteRecord::from(&Vote::new_committed(7, 3)), &mut payload);
+    durable::replace(&disk, Path::new("/"), VOTE_FILE, VOTE_MAGIC, &payload).unwrap();
+    let vote = disk.contents(&Path::new("/").join(VOTE_FILE)).unwrap();
+    check_golden("raft-vote-v1.bin", &vote);
+
+    let members = [1, 2, 3].into_iter().collect();
+    let EntryPayload::Membership(membership) =
+        membership_ent::<TypeConfig>(1, 2, 5, vec![members]).payload
+    else {
+        panic!("a membership entry has a membership");
+    };
+    let meta = SnapshotMeta {
+        last_log_id: Some(id(3, 300)),
+        last_membership: StoredMembership::new(Some(id(1, 5)), membership),
+    };
+    let store = SnapshotStore {
+        disk: Arc::new(disk.clone()),
+        dir: PathBuf::from("/"),
+    };
+    store.save(&meta, b"the state").unwrap();
+    let names = disk.list(Path::new("/")).unwrap();
+    let name = names.iter().find(|name| name.ends_with(".snap")).unwrap();
+    check_golden(
+        "raft-snapshot-v1.bin",
+        &disk.contents(&Path::new("/").join(name)).unwrap(),
+    );
+    let (read, state) = store.newest().unwrap().unwrap();
+    assert_eq!((read, &state[..]), (meta, &b"the state"[..]));
 }
 
 proptest! {
