@@ -143,10 +143,22 @@ keys! {
             "Memory for requests that have been received and not answered; reading waits beyond it.";
         max_connections: u32 as u32 = "max.connections", "10000",
             "How many clients may be connected.";
+        connections_max_idle: Duration as Ms = "connections.max.idle.ms", "600000",
+            "How long a client may be silent before it is disconnected.";
+        fetch_max_bytes: u64 as Bytes = "fetch.max.bytes", "55MiB",
+            "The most records in one response, in bytes; one batch may exceed it.";
+        fetch_memory_bytes: u64 as Bytes = "fetch.memory.bytes", "256MiB",
+            "Memory for records that are on their way to clients; fetching waits beyond it.";
     }
     "Groups and producers" {
         group_initial_rebalance_delay: Duration as Ms = "group.initial.rebalance.delay.ms", "3000",
             "How long the first member of an empty consumer group waits for others.";
+        group_min_session_timeout: Duration as Ms = "group.min.session.timeout.ms", "6000",
+            "The shortest session timeout that a member of a group may ask for.";
+        group_max_session_timeout: Duration as Ms = "group.max.session.timeout.ms", "1800000",
+            "The longest session timeout that a member of a group may ask for.";
+        group_max_size: u32 as u32 = "group.max.size", "2000",
+            "How many members a group may have.";
         offsets_retention: Duration as Minutes = "offsets.retention.minutes", "10080",
             "How long the offsets of a consumer group without members are kept.";
         producer_id_expiration: Duration as Ms = "producer.id.expiration.ms", "86400000",
@@ -155,11 +167,13 @@ keys! {
     "Write path" {
         wal_bytes: u64 as Bytes = "wal.bytes", "1GiB",
             "Disk for the write-ahead log; beyond it, producers are told to try again.";
+        flush_buffer_bytes: u64 as Bytes = "flush.buffer.bytes", "64MiB",
+            "Memory for records that wait for their acknowledgement; receiving waits beyond it.";
         flush_segment_bytes: u64 as Bytes = "flush.segment.bytes", "8MiB",
             "A segment that has gathered this much is uploaded at once.";
         flush_put_budget: PutBudget as PutBudget = "flush.put.budget", "auto",
             "Uploads per second that gathering aims at: a number, unlimited, or auto (4 for a cloud store, unlimited for file: and memory:).";
-        flush_uploads: u32 as u32 = "flush.uploads", "8",
+        flush_uploads: u32 as u32 = "flush.uploads", "6",
             "How many segments are uploaded at the same time.";
     }
     "Read path" {
@@ -194,6 +208,24 @@ impl Config {
                 host: self.listeners.host.clone(),
                 port: bound_port,
             })
+    }
+
+    /// Every setting that has a value, as Kafka writes it: sizes in bytes, times in the unit of
+    /// the name. What brokers report of themselves, and what topics fall back to.
+    pub fn broker_settings(&self) -> BTreeMap<String, String> {
+        let plain = |value: &Json| match value {
+            Json::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let text = |key: &Key| {
+            let text = match (key.json)(self) {
+                Json::Null => return None,
+                Json::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+                other => plain(&other),
+            };
+            Some((key.name.to_owned(), text))
+        };
+        KEYS.iter().filter_map(text).collect()
     }
 
     /// The node's own entry among the voters, if it has one.

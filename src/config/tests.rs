@@ -290,6 +290,24 @@ fn a_store_in_memory_is_refused_where_other_nodes_would_not_see_it() {
 }
 
 #[test]
+fn settings_are_told_to_clients_in_kafkas_units() {
+    let settings = Config::default().broker_settings();
+    for (key, value) in [
+        ("message.max.bytes", "1048588"),
+        ("socket.request.max.bytes", "104857600"),
+        ("log.retention.ms", "604800000"),
+        ("log.retention.bytes", "-1"),
+        ("offsets.retention.minutes", "10080"),
+        ("auto.create.topics.enable", "true"),
+        ("roles", "gateway,metadata,compactor"),
+        ("frazil.durability", "object"),
+    ] {
+        assert_eq!(settings[key], value, "{key}");
+    }
+    assert!(!settings.contains_key("broker.rack"));
+}
+
+#[test]
 fn secrets_of_the_store_are_not_shown() {
     let config = from_set(&[
         ("store.options.aws_secret_access_key", "hush"),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use frazil_core::ports::TOPIC_PARTITIONS_MAX;
+use frazil_core::segment::BATCH_MAX;
 
 use super::{Config, KEYS, Problem, Source};
 
@@ -70,7 +71,12 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
     );
     rules.range("max.connections", c.max_connections.into(), 1, u64::MAX);
     rules.range("flush.uploads", c.flush_uploads.into(), 1, 1024);
-    rules.range("message.max.bytes", c.message_max_bytes, 1024, FRAME_MAX);
+    rules.range(
+        "message.max.bytes",
+        c.message_max_bytes,
+        1024,
+        BATCH_MAX as u64,
+    );
     rules.range(
         "socket.request.max.bytes",
         c.socket_request_max_bytes,
@@ -87,7 +93,26 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
         "flush.segment.bytes",
         c.flush_segment_bytes,
         1 << 16,
-        1 << 30,
+        16 << 20,
+    );
+    rules.range(
+        "flush.buffer.bytes",
+        c.flush_buffer_bytes,
+        c.flush_segment_bytes.max(c.message_max_bytes),
+        u32::MAX.into(),
+    );
+    rules.range("fetch.max.bytes", c.fetch_max_bytes, 1024, FRAME_MAX / 2);
+    rules.range(
+        "fetch.memory.bytes",
+        c.fetch_memory_bytes,
+        c.fetch_max_bytes,
+        u64::MAX,
+    );
+    rules.range("group.max.size", c.group_max_size.into(), 1, 1 << 20);
+    rules.demand(
+        "group.max.session.timeout.ms",
+        c.group_max_session_timeout >= c.group_min_session_timeout,
+        "at least group.min.session.timeout.ms",
     );
     rules.range(
         "wal.bytes",
@@ -103,6 +128,7 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
             c.retention_check_interval,
         ),
         ("shutdown.deadline.ms", c.shutdown_deadline),
+        ("connections.max.idle.ms", c.connections_max_idle),
     ] {
         rules.demand(key, !time.is_zero(), "more than 0");
     }
