@@ -19,7 +19,6 @@ use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Offset, PortError, PortResult, ProducerId, Topic, TopicId,
     TopicName, TopicPartition,
 };
-use futures_util::FutureExt;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -100,14 +99,14 @@ impl World {
     }
 
     /// What handlers of broker `me` work with.
-    pub(crate) fn ctx(self: &Arc<Self>, me: i32, config: Config) -> Ctx {
+    pub(crate) async fn ctx(self: &Arc<Self>, me: i32, config: Config) -> Ctx {
         let ids = Arc::new(SeededIds::new(me as u64));
         let parts = crate::Parts {
             broker: BrokerId(me),
             log: Arc::clone(self) as _,
             catalog: Arc::clone(self) as _,
             group_store: Arc::clone(self) as _,
-            cache: self.cache(),
+            cache: self.cache().await,
             clock: Arc::new(ManualClock::new(1_000)),
             ids,
         };
@@ -115,7 +114,7 @@ impl World {
     }
 
     /// A cache that nobody runs.
-    fn cache(self: &Arc<Self>) -> Cache {
+    async fn cache(self: &Arc<Self>) -> Cache {
         let parts = frazil_cache::Parts {
             broker: BrokerId(1),
             epoch: BrokerEpoch(1),
@@ -127,8 +126,8 @@ impl World {
             disk: Arc::new(MemDisk::new()),
             ids: Arc::new(SeededIds::new(1)),
         };
-        let started = Cache::start(frazil_cache::Config::local(), parts).now_or_never();
-        let (cache, _) = started.expect("nothing to wait for").expect("a cache");
+        let started = Cache::start(frazil_cache::Config::local(), parts).await;
+        let (cache, _) = started.expect("a cache in memory");
         cache
     }
 

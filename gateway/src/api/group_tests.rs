@@ -20,12 +20,12 @@ use super::*;
 use crate::Ctx;
 use crate::testing::{World, conn, header};
 
-fn ctx() -> Ctx {
+async fn ctx() -> Ctx {
     let mut config = crate::Config::default();
     config.groups.initial_rebalance_delay = Duration::ZERO;
     let world = World::new();
     world.add_topic("t", 2);
-    world.ctx(1, config)
+    world.ctx(1, config).await
 }
 
 fn text(text: &str) -> StrBytes {
@@ -113,7 +113,7 @@ async fn commit(
 
 #[tokio::test(start_paused = true)]
 async fn joining_needs_an_id_from_version_4_on() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let first = join(&ctx, "", 4).await;
     assert_eq!((first.error_code, first.generation_id), (79, -1));
     assert!(first.member_id.starts_with("test-"));
@@ -138,7 +138,7 @@ async fn joining_needs_an_id_from_version_4_on() {
 
 #[tokio::test(start_paused = true)]
 async fn heartbeats_and_leaving() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let joined = enter(&ctx).await;
     let beat = async |generation| {
         let request = HeartbeatRequest::default()
@@ -173,7 +173,7 @@ async fn heartbeats_and_leaving() {
 
 #[tokio::test(start_paused = true)]
 async fn commits_are_checked_one_by_one_and_come_back_as_they_were() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let long = "x".repeat(4097);
     let entries = [
         ("t", 0, 5, "a note"),
@@ -221,7 +221,7 @@ async fn commits_are_checked_one_by_one_and_come_back_as_they_were() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_of_several_groups_and_of_unknown_ones() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     commit(&ctx, None, &[("t", 1, 6, "")], 8).await;
     let unknown = OffsetFetchRequestTopics::default()
         .with_name(topic("t"))
@@ -260,7 +260,7 @@ async fn offsets_of_several_groups_and_of_unknown_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn describing_listing_and_deleting() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let describe = async |name: &str, version| {
         let request = DescribeGroupsRequest::default().with_groups(vec![group(name)]);
         let header = header(ApiKey::DescribeGroups, version);
@@ -332,7 +332,7 @@ async fn describing_listing_and_deleting() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_in_use_are_not_deleted() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let delete = async |names: &[&str]| {
         let topics = names.iter().map(|name| {
             let partition = OffsetDeleteRequestPartition::default().with_partition_index(0);
@@ -359,12 +359,12 @@ async fn offsets_in_use_are_not_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_quorum_errors_are_retriable() {
-    let ctx = ctx();
+    let ctx = ctx().await;
     let joined = enter(&ctx).await;
     let down = World::new();
+    let ctx = down.ctx(1, crate::Config::default()).await;
     down.unavailable
         .store(true, std::sync::atomic::Ordering::SeqCst);
-    let ctx = down.ctx(1, crate::Config::default());
     assert_eq!(join(&ctx, "", 3).await.error_code, 15);
     assert_eq!(
         commit(&ctx, Some(&joined), &[("t", 0, 1, "")], 8).await,

@@ -20,8 +20,8 @@ fn config() -> crate::Config {
     }
 }
 
-fn groups(world: &Arc<World>) -> Groups {
-    world.ctx(1, config()).groups
+async fn groups(world: &Arc<World>) -> Groups {
+    world.ctx(1, config()).await.groups
 }
 
 fn join(member_id: &str) -> Join {
@@ -89,14 +89,14 @@ fn commit(member: Option<&Joined>, partition: TopicPartition, offset: i64) -> Co
 #[tokio::test(start_paused = true)]
 async fn a_group_survives_its_coordinator() {
     let world = World::new();
-    let first = groups(&world);
+    let first = groups(&world).await;
     let joined = enter(&first, "g").await;
     first.stop().await;
     assert_eq!(
         beat(&first, "g", &joined).await,
         Err(GroupError::NotCoordinator)
     );
-    let second = groups(&world);
+    let second = groups(&world).await;
     assert_eq!(beat(&second, "g", &joined).await, Ok(()));
     let again = second
         .sync(
@@ -114,7 +114,7 @@ async fn a_group_survives_its_coordinator() {
 #[tokio::test(start_paused = true)]
 async fn an_assignment_is_given_out_only_once_it_is_stored() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let joined = groups.join("g", join("")).await.unwrap();
     let held = world.saves.forget_permits(usize::MAX);
     let mut syncing = tokio::spawn({
@@ -132,7 +132,7 @@ async fn an_assignment_is_given_out_only_once_it_is_stored() {
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_at_a_coordinator_that_has_lost_the_group_is_told_so() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let first = enter(&groups, "g").await;
     let parked = tokio::spawn({
         let groups = groups.clone();
@@ -186,7 +186,7 @@ async fn whoever_waits_at_a_coordinator_that_has_lost_the_group_is_told_so() {
 #[tokio::test(start_paused = true)]
 async fn parked_joins_are_answered_when_another_broker_becomes_the_coordinator() {
     let world = World::new();
-    let ctx = world.ctx(1, crate::Config::default());
+    let ctx = world.ctx(1, crate::Config::default()).await;
     let group = (0..)
         .map(|i| format!("g{i}"))
         .find(|name| {
@@ -214,14 +214,14 @@ async fn parked_joins_are_answered_when_another_broker_becomes_the_coordinator()
         Err(GroupError::NotCoordinator)
     );
     assert!(ctx.groups.list().await.unwrap().is_empty());
-    let second = world.ctx(2, config());
+    let second = world.ctx(2, config()).await;
     enter(&second.groups, &group).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn asking_for_a_group_that_does_not_exist_does_not_make_it() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let topic = TopicPartition::new(world.add_topic("t", 1), 0);
     let stranger = Joined {
         generation: 3,
@@ -269,7 +269,7 @@ async fn asking_for_a_group_that_does_not_exist_does_not_make_it() {
 #[tokio::test(start_paused = true)]
 async fn commits_of_members_and_of_simple_consumers() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let partition = TopicPartition::new(world.add_topic("t", 1), 0);
     assert_eq!(groups.commit("g", commit(None, partition, 5)).await, Ok(()));
     assert_eq!(
@@ -300,7 +300,7 @@ async fn commits_of_members_and_of_simple_consumers() {
 #[tokio::test(start_paused = true)]
 async fn commits_of_one_member_are_applied_in_order() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let partition = TopicPartition::new(world.add_topic("t", 1), 0);
     let member = enter(&groups, "g").await;
     for round in 0..20 {
@@ -317,7 +317,7 @@ async fn commits_of_one_member_are_applied_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_quorum_that_cannot_be_reached_is_a_retriable_error_and_no_loss() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let joined = enter(&groups, "g").await;
     world.unavailable.store(true, Ordering::SeqCst);
     let left = groups
@@ -333,7 +333,7 @@ async fn a_quorum_that_cannot_be_reached_is_a_retriable_error_and_no_loss() {
 #[tokio::test(start_paused = true)]
 async fn deleting_groups_and_offsets() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let used = TopicPartition::new(world.add_topic("t", 1), 0);
     let free = TopicPartition::new(world.add_topic("u", 1), 0);
     groups.commit("g", commit(None, used, 1)).await.unwrap();
@@ -383,7 +383,7 @@ async fn deleting_groups_and_offsets() {
 #[tokio::test(start_paused = true)]
 async fn a_member_that_falls_silent_is_dropped_and_the_group_listed_as_empty() {
     let world = World::new();
-    let groups = groups(&world);
+    let groups = groups(&world).await;
     let short = Join {
         session_timeout_ms: 6_000,
         ..join("")
@@ -412,7 +412,7 @@ async fn the_number_of_loaded_groups_is_bounded() {
     let world = World::new();
     let mut config = config();
     config.groups.groups_max = 2;
-    let groups = world.ctx(1, config).groups;
+    let groups = world.ctx(1, config).await.groups;
     enter(&groups, "a").await;
     enter(&groups, "b").await;
     assert_eq!(
