@@ -10,7 +10,9 @@ use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
     Bounds, Broker, CatalogRefusal, NewTopic, PartitionSummary, SegmentStatus,
 };
-use frazil_core::{BrokerId, Extent, Location, Offset, SegmentId, Topic, TopicId, TopicPartition};
+use frazil_core::{
+    BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, Topic, TopicId, TopicPartition,
+};
 
 use super::State;
 use super::brokers::Registration;
@@ -175,6 +177,16 @@ impl State {
     /// Whether a registration is a gateway's newest, and unsealed: what it commits is not refused.
     pub fn is_current(&self, registration: &Broker) -> bool {
         self.brokers.is_current(registration.id, registration.epoch)
+    }
+
+    /// Unsealed epochs of gateways whose lease ended before `before_ms`. Until someone seals them
+    /// ([`Command::SealEpoch`](crate::command::Command::SealEpoch)), what such a gateway uploaded
+    /// and did not commit is never an orphan.
+    pub fn lapsed_epochs(&self, before_ms: i64) -> Vec<BrokerEpoch> {
+        self.registrations()
+            .filter(|known| known.lease_until_ms < before_ms && self.is_current(&known.broker))
+            .map(|known| known.broker.epoch)
+            .collect()
     }
 
     /// Dynamic settings: of one broker, or (`None`) of all of them.

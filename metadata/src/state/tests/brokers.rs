@@ -125,3 +125,16 @@ fn the_departed_are_forgotten_unless_they_hold_data() {
     let commit = Command::Commit(other.commit(vec![]));
     assert_eq!(world.apply(commit), Outcome::Fenced);
 }
+
+#[test]
+fn epochs_that_lapsed_can_be_found_and_sealed() {
+    let mut world = World::new();
+    let lost = world.register(None, 1);
+    let lease_end = world.now_ms + 10_000;
+    world.now_ms += 5_000;
+    world.register(None, 2);
+    assert_eq!(world.state.lapsed_epochs(lease_end), []);
+    assert_eq!(world.state.lapsed_epochs(lease_end + 1), [lost.epoch]);
+    world.apply(Command::SealEpoch { epoch: lost.epoch });
+    assert_eq!(world.state.lapsed_epochs(lease_end + 1), []);
+}
