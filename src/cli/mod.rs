@@ -13,6 +13,7 @@ mod config;
 mod consume;
 mod files;
 mod group;
+mod incremental;
 mod output;
 mod produce;
 #[cfg(test)]

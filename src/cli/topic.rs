@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand};
 use rdkafka::admin::{
-    AlterConfig, ConfigResource, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier,
-    TopicReplication,
+    ConfigResource, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::types::RDKafkaErrorCode;
 use serde::Serialize;
 
 use super::client::{ClientArgs, Connection, code_text, wait};
+use super::incremental;
 use super::output::{self, Table, or_dash};
 
 /// `frazil topic …`.
@@ -268,8 +268,14 @@ impl Alter {
     fn run(&self) -> anyhow::Result<()> {
         let connection = self.client.connect()?;
         let present = connection.partitions(&self.topic)?;
-        if !self.config.is_empty() || !self.delete_config.is_empty() {
-            self.alter_settings()?;
+        let set = self
+            .config
+            .iter()
+            .map(|(key, value)| (key.as_str(), Some(value.as_str())));
+        let unset = self.delete_config.iter().map(|key| (key.as_str(), None));
+        let changes: Vec<(&str, Option<&str>)> = set.chain(unset).collect();
+        if !changes.is_empty() {
+            incremental::alter_topic(&connection, &self.topic, &changes)?;
         }
         // Asking for what is there already is fine, so that the command can be repeated.
         if let Some(partitions) = self.partitions.filter(|wanted| *wanted != present) {
@@ -277,37 +283,6 @@ impl Alter {
             let wanted = NewPartitions::new(&self.topic, usize::try_from(partitions)?);
             for result in wait(admin.create_partitions([&wanted], &options))? {
                 outcome(result)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The request at hand replaces all settings of the topic at once, so the ones it has are sent
-    /// along. Whoever changes settings at the same time may be overwritten.
-    fn alter_settings(&self) -> anyhow::Result<()> {
-        let mut wanted = own_settings(&settings(&self.client, &self.topic)?);
-        for key in &self.delete_config {
-            if wanted.remove(key).is_none() {
-                bail!("topic {}: {key} is not set", self.topic);
-            }
-        }
-        for (key, value) in &self.config {
-            wanted.insert(key.clone(), Some(value.clone()));
-        }
-        let mut change = AlterConfig::new(ResourceSpecifier::Topic(&self.topic));
-        for (key, value) in &wanted {
-            let Some(value) = value else {
-                bail!(
-                    "topic {}: the value of {key} is hidden and would be lost",
-                    self.topic
-                );
-            };
-            change = change.set(key, value);
-        }
-        let (admin, options) = self.client.admin()?;
-        for result in wait(admin.alter_configs([&change], &options))? {
-            if let Err((_, code)) = result {
-                bail!("topic {}: {}", self.topic, code_text(code));
             }
         }
         Ok(())
