@@ -2,7 +2,8 @@
 //!
 //! - The length is checked before anything is allocated for it. What looks like TLS or HTTP has a
 //!   length beyond any limit, and ends here.
-//! - The buffer grows with the bytes that arrive, at most by doubling.
+//! - The buffer grows with the bytes that arrive: by doubling, or at once up to the length of the
+//!   request before, so that large requests of one kind are not copied while they arrive.
 //! - A request counts against the gateway's memory from its length on until its answer is
 //!   written; while there is none left, nothing more is read.
 //! - A client that is slower than the timeouts is cut off. Waiting for memory is not held
@@ -56,6 +57,8 @@ pub(crate) struct Frames<R> {
     limits: Limits,
     /// How long the client may be silent before the next request.
     patience: Duration,
+    /// The length of the last request: the next one is likely of that kind.
+    usual: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 idle_timeout: config.idle_timeout,
             },
             patience: config.first_request_timeout,
+            usual: 0,
         }
     }
 
@@ -106,7 +110,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         deadline += before.elapsed();
         while self.buffer.len() < 4 + length {
             let missing = 4 + length - self.buffer.len();
-            let growth = missing.min(self.buffer.len().max(FIRST_READ_BYTES));
+            let proven = self.buffer.len().max(self.usual).max(FIRST_READ_BYTES);
+            let growth = missing.min(proven);
             if self.read(growth, deadline).await? == 0 {
                 return Err(FrameError::CutOff);
             }
@@ -118,6 +123,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.buffer = BytesMut::new();
         }
         self.patience = self.limits.idle_timeout;
+        self.usual = length;
         Ok(Some(Frame { bytes, permit }))
     }
 

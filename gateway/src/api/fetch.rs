@@ -341,7 +341,8 @@ impl Fetch<'_> {
     /// requests do not wait for each other in a circle. `false`: there is none.
     async fn account(&mut self, bytes: usize, deadline: Instant) -> bool {
         let memory = Arc::clone(&self.ctx.fetch_memory);
-        let bytes = bytes.min(self.ctx.config.fetches_in_flight_bytes_max) as u32;
+        let bytes = bytes.min(self.ctx.config.fetches_in_flight_bytes_max);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let more = match &self.permit {
             Some(_) => memory.try_acquire_many_owned(bytes).ok(),
             None => timeout_at(deadline, memory.acquire_many_owned(bytes))

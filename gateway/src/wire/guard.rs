@@ -50,25 +50,38 @@ pub fn check(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, Refused> {
         // Dispatch serves only what has a layout; nothing to decode is nothing to refuse.
         return Ok(0);
     };
-    check_layout(layout, key, version, body)
-}
-
-fn check_layout(layout: &Layout, key: ApiKey, version: i16, body: &[u8]) -> Result<usize, Refused> {
     if key != ApiKey::Produce && body.len() > OTHER_REQUEST_BYTES_MAX {
         return Err(Refused {
             field: "",
             why: Malformed::TooLarge,
         });
     }
+    walk(layout, version, body).map(|cost| cost.bytes)
+}
+
+/// What a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cost {
+    /// Bytes of the body.
+    bytes: usize,
+    /// Bytes that decoding them allocates at most.
+    allocated: usize,
+}
+
+fn walk(layout: &Layout, version: i16, body: &[u8]) -> Result<Cost, Refused> {
+    let budget = ALLOCATION_FREE + ALLOCATION_FACTOR * body.len();
     let mut walk = Walk {
         reader: Reader::new(body),
         version,
         flexible: layout.is_flexible(version),
-        budget: ALLOCATION_FREE + ALLOCATION_FACTOR * body.len(),
+        budget,
         field: "",
     };
     match walk.fields(layout.fields) {
-        Ok(()) => Ok(walk.reader.position()),
+        Ok(()) => Ok(Cost {
+            bytes: walk.reader.position(),
+            allocated: budget - walk.budget,
+        }),
         Err(why) => Err(Refused {
             field: walk.field,
             why,

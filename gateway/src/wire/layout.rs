@@ -303,6 +303,7 @@ static OFFSET_COMMIT: Layout = layout(
             "topics",
             array_of(&[
                 field("name", STR),
+                field("topic_id", UUID).from(10),
                 field(
                     "partitions",
                     array_of(&[
@@ -340,6 +341,7 @@ static OFFSET_FETCH: Layout = layout(
                     "topics",
                     array_of(&[
                         field("name", STR).from(8),
+                        field("topic_id", UUID).from(10),
                         field("partition_indexes", I32S).from(8),
                     ]),
                 )

@@ -3,6 +3,7 @@
 
 mod connections;
 mod fetch;
+mod gate;
 mod list_offsets;
 mod node;
 mod produce;

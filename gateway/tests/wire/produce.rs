@@ -1,10 +1,12 @@
 use bytes::{Bytes, BytesMut};
 use frazil_core::TopicId;
 use frazil_core::batch::{BatchBuilder, BatchHeader, Codec};
+use frazil_gateway::Config;
 use kafka_protocol::messages::{ApiVersionsRequest, ProduceResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use crate::gate::GatedStore;
 use crate::node::{NOW_MS, Node};
 use crate::requests::{Topic, batch, fetch, fetched, offsets, outcomes, produce};
 
@@ -232,4 +234,44 @@ async fn a_topic_made_elsewhere_a_moment_ago_is_found() {
     let topic = node.topic("new", 1, &[]);
     let mut client = node.client().await;
     assert_eq!(client.produce(topic, 13, batch(&["x"])).await, (0, 0));
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_are_in_flight_together() {
+    let store = GatedStore::new();
+    let node = Node::start_with(Config::default(), store.clone()).await;
+    let topic = node.topic("t", 1, &[]);
+    let mut client = node.client().await;
+    let mut sent = Vec::new();
+    for puts in 1..=3 {
+        let request = produce(topic, 9, -1, &[(0, batch(&["x"]))]);
+        sent.push(client.send(&request, 9).await);
+        // It is on its way to the store, and the ones before it have not been answered.
+        store.waiting(puts).await;
+    }
+    store.open();
+    for (offset, expected) in (0..).zip(sent) {
+        let (id, response) = client.receive::<ProduceResponse>(9).await;
+        assert_eq!(id, expected);
+        assert_eq!(outcomes(&response)[0].base_offset, offset);
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_not_known_in_time_is_a_timeout_and_may_be_asked_for_again() {
+    let store = GatedStore::new();
+    let node = Node::start_with(Config::default(), store.clone()).await;
+    let topic = node.topic("t", 1, &[]);
+    let mut client = node.client().await;
+    let set = BatchBuilder::new()
+        .producer(7, 0, 0)
+        .record(NOW_MS, None, Some(b"v"))
+        .build();
+    let impatient = produce(topic, 9, -1, &[(0, set.clone())]).with_timeout_ms(50);
+    let response = client.call(&impatient, 9).await;
+    let outcome = &outcomes(&response)[0];
+    assert_eq!((outcome.error_code, outcome.base_offset), (7, -1));
+    store.open();
+    assert_eq!(client.produce(topic, 9, set).await, (0, 0));
+    assert_eq!(client.produce(topic, 9, batch(&["next"])).await, (0, 1));
 }

@@ -33,18 +33,36 @@ pub(crate) struct Builder {
     flexible: bool,
     /// Whether to add tagged fields that nobody knows.
     unknown_tags: bool,
+    /// Every array has so many elements, innermost ones fewer, and every string is empty: much to
+    /// allocate for few bytes.
+    elements: Option<usize>,
     /// Where counts and lengths stand.
     pub(crate) lengths: Vec<usize>,
 }
 
 impl Builder {
     pub(crate) fn body(key: ApiKey, version: i16, seed: u64, unknown_tags: bool) -> (Self, Bytes) {
+        Self::build(key, version, seed, unknown_tags, None)
+    }
+
+    fn wide(key: ApiKey, version: i16, elements: usize, unknown_tags: bool) -> (Self, Bytes) {
+        Self::build(key, version, 1, unknown_tags, Some(elements))
+    }
+
+    fn build(
+        key: ApiKey,
+        version: i16,
+        seed: u64,
+        unknown_tags: bool,
+        elements: Option<usize>,
+    ) -> (Self, Bytes) {
         let layout = layout::of(key).unwrap();
         let mut builder = Self {
             seed,
             version,
             flexible: layout.is_flexible(version),
             unknown_tags,
+            elements,
             lengths: Vec::new(),
         };
         let mut out = BytesMut::new();
@@ -58,6 +76,13 @@ impl Builder {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         (self.seed >> 33) % bound
+    }
+
+    fn count(&mut self) -> usize {
+        match self.elements {
+            None => self.below(4) as usize,
+            Some(elements) => elements,
+        }
     }
 
     fn varint(out: &mut BytesMut, mut value: u32) {
@@ -102,7 +127,7 @@ impl Builder {
                 tagged.push((field.tag.unwrap(), value));
             }
         }
-        if self.unknown_tags && self.below(3) == 0 {
+        if self.unknown_tags && (self.elements.is_some() || self.below(3) == 0) {
             tagged.push((1000 + self.below(9) as u32, BytesMut::from(&b"xyz"[..])));
         }
         Self::varint(out, tagged.len() as u32);
@@ -115,13 +140,16 @@ impl Builder {
     }
 
     fn string(&mut self, out: &mut BytesMut) {
-        let length = self.below(5) as usize * 40;
+        let length = match self.elements {
+            None => self.below(5) as usize * 40,
+            Some(_) => 0,
+        };
         self.length(out, Some(length), 2);
         out.put_bytes(b'a', length);
     }
 
     fn value(&mut self, field: &'static Field, out: &mut BytesMut) {
-        if field.nullable && self.below(4) == 0 {
+        if field.nullable && self.elements.is_none() && self.below(4) == 0 {
             let classic_bytes = if matches!(field.kind, Kind::Str) {
                 2
             } else {
@@ -144,19 +172,22 @@ impl Builder {
                 out.put_bytes(0xfe, length);
             }
             Kind::FixedArray(bytes) => {
-                let count = self.below(4) as usize;
+                let count = self.count();
                 self.length(out, Some(count), 4);
                 out.put_bytes(1, count * bytes);
             }
             Kind::StrArray => {
-                let count = self.below(4) as usize;
+                let count = self.count();
                 self.length(out, Some(count), 4);
                 (0..count).for_each(|_| self.string(out));
             }
             Kind::StructArray(fields) => {
-                let count = self.below(4) as usize;
+                let count = self.count();
                 self.length(out, Some(count), 4);
+                let outer = self.elements;
+                self.elements = outer.map(|elements| elements / 50 + 1);
                 (0..count).for_each(|_| self.fields(fields, out));
+                self.elements = outer;
             }
             Kind::Struct(fields) => self.fields(fields, out),
         }
@@ -281,10 +312,10 @@ fn floods_of_unknown_tags_are_refused() {
 #[test]
 fn only_produce_may_be_large() {
     let body = vec![0; OTHER_REQUEST_BYTES_MAX + 1];
-    assert_eq!(
-        check_any(ApiKey::Metadata, 1, &body),
-        Err(Malformed::TooLarge)
-    );
+    let refused = check(ApiKey::Metadata, 1, &body).map_err(|refused| refused.why);
+    assert_eq!(refused, Err(Malformed::TooLarge));
+    let large = check(ApiKey::Produce, 3, &body).map_err(|refused| refused.why);
+    assert_ne!(large, Err(Malformed::TooLarge));
 }
 
 proptest! {
@@ -314,5 +345,77 @@ proptest! {
 /// [`check`] without its precondition that the version is advertised: layouts are tested before
 /// and beyond that.
 fn check_any(key: ApiKey, version: i16, body: &[u8]) -> Result<usize, Malformed> {
-    check_layout(layout::of(key).unwrap(), key, version, body).map_err(|refused| refused.why)
+    walk(layout::of(key).unwrap(), version, body)
+        .map(|cost| cost.bytes)
+        .map_err(|refused| refused.why)
+}
+
+#[test]
+fn decoding_allocates_no_more_than_the_guard_reckons() {
+    let mut largest_factor = 0;
+    for (key, version) in all_versions() {
+        // What is not flexible has no tags, and Produce is decoded by hand.
+        for (elements, unknown_tags) in [(1, false), (1, true), (20, true), (400, false)] {
+            let (_, body) = Builder::wide(key, version, elements, unknown_tags);
+            let Ok(cost) = walk(layout::of(key).unwrap(), version, &body) else {
+                continue;
+            };
+            let mut rest = body.clone();
+            let before = counting::allocated();
+            let decoded = RequestKind::decode(key, &mut rest, version);
+            let allocated = counting::allocated() - before;
+            let what = format!("{key:?} v{version}, {elements} elements");
+            assert!(decoded.is_ok(), "{what}");
+            assert!(
+                allocated <= cost.allocated,
+                "{what}: {allocated} bytes were allocated, {} reckoned",
+                cost.allocated
+            );
+            largest_factor = largest_factor.max(allocated / body.len().max(1));
+        }
+    }
+    assert!(
+        largest_factor > 4,
+        "the test does not try hard: {largest_factor}"
+    );
+}
+
+/// An allocator that counts what each thread asks for.
+mod counting {
+    #![expect(
+        unsafe_code,
+        reason = "the trait of allocators is unsafe to implement; this one only adds up"
+    )]
+
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    thread_local! {
+        static ALLOCATED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    struct Counting;
+
+    // SAFETY: every call is passed on to the system's allocator as it came.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            // A thread that ends has no counter any more.
+            let _ = ALLOCATED.try_with(|bytes| bytes.set(bytes.get() + layout.size()));
+            // SAFETY: as the caller promises.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: as the caller promises.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static COUNTING: Counting = Counting;
+
+    /// Bytes that this thread has asked for so far.
+    pub(super) fn allocated() -> usize {
+        ALLOCATED.with(Cell::get)
+    }
 }
