@@ -246,7 +246,7 @@ impl Store {
     fn failed(&self, what: &str, e: &object_store::Error) -> Error {
         Error::new(
             &self.url,
-            format_args!("cannot {what} the object store: {e}"),
+            format_args!("cannot {what} the object store: {}", explain(e)),
         )
     }
 
@@ -256,6 +256,29 @@ impl Store {
             &self.url,
             format_args!("cannot {what} the object store: no answer within {seconds} s"),
         )
+    }
+}
+
+/// An error of the store in few words: the code and message of the service if it sent them, else
+/// the error with its innermost cause, which its own text often leaves out.
+fn explain(e: &object_store::Error) -> String {
+    let text = e.to_string();
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once('<')?.0)
+    };
+    if let (Some(code), Some(message)) = (element("Code"), element("Message")) {
+        return format!("{code}: {message}");
+    }
+    let mut cause: &dyn std::error::Error = e;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let cause = cause.to_string();
+    if text.contains(&cause) {
+        text
+    } else {
+        format!("{text}: {cause}")
     }
 }
 
@@ -310,6 +333,40 @@ mod tests {
             "store.url = {url}: cannot write to the object store: "
         )));
         assert!(!e.contains('\n'), "{e}");
+    }
+
+    #[tokio::test]
+    async fn a_cloud_store_that_cannot_be_reached_is_one_clear_line() {
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let mut c = config("s3://bucket");
+        for (name, value) in [
+            ("aws_endpoint", "http://127.0.0.1:1"),
+            ("aws_allow_http", "true"),
+            ("aws_access_key_id", "a"),
+            ("aws_secret_access_key", "b"),
+        ] {
+            c.store_options.0.insert(name.to_owned(), value.to_owned());
+        }
+        let store = open(&c, &SystemDisk).unwrap();
+        let e = store.probe(&SystemIds).await.unwrap_err().to_string();
+        assert!(
+            e.starts_with("store.url = s3://bucket: cannot write to the object store: "),
+            "{e}"
+        );
+        assert!(e.contains("refused") && !e.contains('\n'), "{e}");
+    }
+
+    #[test]
+    fn services_are_quoted_with_code_and_message_only() {
+        let xml = "404: <?xml?> <Error><Code>NoSuchBucket</Code><Message>It is not \
+                   there</Message><RequestId>1</RequestId></Error>";
+        let e = object_store::Error::Generic {
+            store: "S3",
+            source: xml.into(),
+        };
+        assert_eq!(explain(&e), "NoSuchBucket: It is not there");
     }
 
     #[test]
