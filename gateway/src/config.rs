@@ -1,5 +1,6 @@
 //! The gateway's settings, as plain values with units.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Settings of a gateway. [`Config::default`] gives Kafka's defaults where Kafka has them.
@@ -30,6 +31,9 @@ pub struct Config {
     pub num_partitions: i32,
     /// What topics whose creator names none report (`default.replication.factor`).
     pub default_replication_factor: i16,
+    /// What the broker was started with, by Kafka's names: reported, and where they stand for
+    /// settings of topics (`log.retention.ms`, …) in force for topics that do not set these.
+    pub broker_settings: BTreeMap<String, String>,
     /// Consumer groups.
     pub groups: crate::group::Config,
     /// The most bytes of records in one Fetch response (`fetch.max.bytes`); one batch may exceed
@@ -54,6 +58,7 @@ impl Default for Config {
             auto_create_topics: true,
             num_partitions: 1,
             default_replication_factor: 1,
+            broker_settings: BTreeMap::new(),
             groups: crate::group::Config::default(),
             fetch_bytes_max: 55 << 20,
             fetches_in_flight_bytes_max: 512 << 20,

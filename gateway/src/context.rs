@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use frazil_cache::Cache;
 use frazil_core::BrokerId;
 use frazil_core::env::{Clock, Ids};
 use frazil_core::ports::{Catalog, GroupStore, LogIndex};
@@ -11,9 +12,8 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::configs;
 use crate::group::Groups;
-use frazil_cache::Cache;
-
 use crate::topic_configs::TopicConfigs;
 use crate::{Config, Metrics};
 
@@ -65,7 +65,8 @@ pub struct Ctx {
 
 impl Ctx {
     /// Puts a gateway together.
-    pub fn new(parts: Parts, config: Config, metrics: Metrics) -> Self {
+    pub fn new(parts: Parts, mut config: Config, metrics: Metrics) -> Self {
+        config.broker_settings = configs::deviating(config.broker_settings);
         let groups = Groups::new(
             parts.broker,
             parts.group_store,
@@ -83,7 +84,7 @@ impl Ctx {
             clock: parts.clock,
             ids: parts.ids,
             metrics,
-            topic_configs: TopicConfigs::default(),
+            topic_configs: TopicConfigs::new(config.broker_settings.clone()),
             request_memory: Arc::new(Semaphore::new(config.requests_in_flight_bytes_max)),
             fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),
             config,

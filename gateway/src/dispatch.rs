@@ -78,10 +78,18 @@ pub async fn serve(
         ApiKey::DescribeGroups => served_by!(api::describe_groups::handle),
         ApiKey::ListGroups => served_by!(api::list_groups::handle),
         ApiKey::ApiVersions => api::api_versions::serve(header, &mut body).map(Response::from),
+        ApiKey::CreateTopics => served_by!(api::create_topics::handle),
+        ApiKey::DeleteTopics => served_by!(api::delete_topics::handle),
+        ApiKey::DeleteRecords => served_by!(api::delete_records::handle),
         ApiKey::InitProducerId => served_by!(api::init_producer_id::handle),
         ApiKey::OffsetForLeaderEpoch => served_by!(api::offset_for_leader_epoch::handle),
+        ApiKey::DescribeConfigs => served_by!(api::describe_configs::handle),
+        ApiKey::AlterConfigs => served_by!(api::alter_configs::handle),
         ApiKey::DescribeLogDirs => served_by!(api::describe_log_dirs::handle),
+        ApiKey::CreatePartitions => served_by!(api::create_partitions::handle),
         ApiKey::DeleteGroups => served_by!(api::delete_groups::handle),
+        ApiKey::ElectLeaders => served_by!(api::elect_leaders::handle),
+        ApiKey::IncrementalAlterConfigs => served_by!(api::incremental_alter_configs::handle),
         ApiKey::ListPartitionReassignments => {
             served_by!(api::list_partition_reassignments::handle)
         }

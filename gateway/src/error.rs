@@ -11,6 +11,7 @@ use frazil_core::PortError;
 use frazil_core::batch::{BatchError, BatchErrorKind};
 use frazil_core::ports::{BatchRefusal, CatalogRefusal};
 use frazil_core::topic::NotATopicName;
+use frazil_core::topic_config::ConfigError;
 pub use kafka_protocol::error::ResponseError as Code;
 
 use crate::group::GroupError;
@@ -130,5 +131,56 @@ pub fn topic_name(error: &NotATopicName) -> Code {
         | NotATopicName::Dots(_)
         | NotATopicName::TooLong(_)
         | NotATopicName::Characters(_) => Code::InvalidTopicException,
+    }
+}
+
+/// A setting was refused.
+pub fn config(error: &ConfigError) -> Code {
+    match error {
+        ConfigError::Unknown { .. } | ConfigError::Invalid { .. } | ConfigError::Conflict(_) => {
+            Code::InvalidConfig
+        }
+    }
+}
+
+/// A code with the reason in words, for the responses that have room for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Explained {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+impl Explained {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}
+
+/// Of an admin command or its barrier.
+impl From<&PortError> for Explained {
+    fn from(error: &PortError) -> Self {
+        Self::new(admin(error), error.to_string())
+    }
+}
+
+/// Of an admin command.
+impl From<PortError> for Explained {
+    fn from(error: PortError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<CatalogRefusal> for Explained {
+    fn from(refusal: CatalogRefusal) -> Self {
+        Self::new(catalog(&refusal), refusal.to_string())
+    }
+}
+
+impl From<ConfigError> for Explained {
+    fn from(error: ConfigError) -> Self {
+        Self::new(config(&error), error.to_string())
     }
 }

@@ -12,6 +12,7 @@
 
 mod api;
 mod config;
+mod configs;
 mod connection;
 mod context;
 pub mod dispatch;

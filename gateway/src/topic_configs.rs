@@ -1,6 +1,6 @@
 //! The settings of topics as the data path needs them: resolved once, not for every batch.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +18,9 @@ const RESOLVED_FOR: Duration = Duration::from_secs(1);
 const TOPICS_MAX: usize = 50_000;
 
 /// Resolved settings by topic.
-#[derive(Default)]
 pub(crate) struct TopicConfigs {
+    /// What the broker was started with.
+    started_with: BTreeMap<String, String>,
     resolved: Mutex<HashMap<TopicId, Resolved>>,
 }
 
@@ -31,6 +32,14 @@ struct Resolved {
 }
 
 impl TopicConfigs {
+    /// Of a broker that was started with these settings.
+    pub(crate) fn new(started_with: BTreeMap<String, String>) -> Self {
+        Self {
+            started_with,
+            resolved: Mutex::default(),
+        }
+    }
+
     /// The settings of a topic, given those of the brokers and of this one.
     pub(crate) fn of(
         &self,
@@ -46,7 +55,8 @@ impl TopicConfigs {
         {
             return Arc::clone(&known.config);
         }
-        let mut brokers = catalog.broker_config(None);
+        let mut brokers = self.started_with.clone();
+        brokers.extend(catalog.broker_config(None));
         brokers.extend(catalog.broker_config(Some(broker)));
         let config = Arc::new(TopicConfig::resolve(&topic.config, &brokers));
         if resolved.len() >= TOPICS_MAX {

@@ -11,7 +11,7 @@ use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 use crate::group::{Description, GroupError, State};
 
-/// The first version that can say that a group does not exist; before, it is `Dead`.
+/// The first version that can say that a group does not exist (before, it is `Dead`), and why.
 const NOT_FOUND: i16 = 6;
 
 /// The bits of what may be done with a group: read, delete, describe. Nobody is kept from any.
@@ -77,12 +77,15 @@ fn describe_member(id: String, member: Member, protocol: Option<&str>) -> Descri
 
 fn failed(id: GroupId, error: &GroupError, version: i16) -> DescribedGroup {
     let dead = *error == GroupError::UnknownGroup;
-    let described = if dead && version < NOT_FOUND {
-        DescribedGroup::default().with_error_code(error::NONE)
-    } else {
-        DescribedGroup::default()
+    let described = DescribedGroup::default();
+    let described = if version >= NOT_FOUND {
+        described
             .with_error_code(error::group(error).code())
             .with_error_message(Some(StrBytes::from_string(error.to_string())))
+    } else if dead {
+        described.with_error_code(error::NONE)
+    } else {
+        described.with_error_code(error::group(error).code())
     };
     let state = if dead { "Dead" } else { "" };
     described

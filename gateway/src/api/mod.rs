@@ -5,14 +5,23 @@ use frazil_core::LEADER_EPOCH;
 
 use crate::error::Code;
 
+pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+pub(crate) mod config_resource;
+pub(crate) mod create_partitions;
+pub(crate) mod create_topics;
 pub(crate) mod delete_groups;
+pub(crate) mod delete_records;
+pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
 pub(crate) mod describe_groups;
 pub(crate) mod describe_log_dirs;
+pub(crate) mod elect_leaders;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod heartbeat;
+pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
 pub(crate) mod join_group;
 pub(crate) mod leave_group;
@@ -27,6 +36,9 @@ pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
 
+/// Commands to the quorum that one request may have under way.
+pub(crate) const COMMANDS_AT_ONCE: usize = 16;
+
 /// Checks the leader epoch that a client believes to be current; -1 says nothing (KIP-320).
 pub(crate) fn check_leader_epoch(current: i32) -> Result<(), Code> {
     if current == -1 || current == LEADER_EPOCH {
@@ -39,4 +51,8 @@ pub(crate) fn check_leader_epoch(current: i32) -> Result<(), Code> {
 }
 
 #[cfg(test)]
+mod admin_tests;
+#[cfg(test)]
 mod group_tests;
+#[cfg(test)]
+mod sweep_tests;
