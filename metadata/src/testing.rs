@@ -83,14 +83,7 @@ impl DiskFile for RealFile {
     }
 
     fn preallocate(&self, length: u64) -> io::Result<()> {
-        // Written, not only reserved: a later sync then has no extents to convert.
-        let zeros = vec![0; 1 << 20];
-        let mut at = self.len()?;
-        while at < length {
-            let count = (length - at).min(zeros.len() as u64);
-            self.0.write_all_at(&zeros[..count as usize], at)?;
-            at += count;
-        }
+        self.0.set_len(length.max(self.len()?))?;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::log_file::{self, LogFile};
+use super::log_file::{self, LogFile, ZEROED};
 use super::log_index::{LogIndex, Place};
 use super::record::{Record, VoteRecord, encode_onto};
 use super::{LogId, TypeConfig, Vote, durable};
@@ -100,6 +100,8 @@ pub(crate) struct Writer {
     active: Arc<LogFile>,
     /// Where the next write goes in the active file.
     position: u64,
+    /// Up to where the active file has been written, be it with zeros.
+    zeroed: u64,
     next_sequence: u64,
     /// Frames with a lower sequence are durable.
     synced_below: u64,
@@ -172,6 +174,7 @@ impl Writer {
             infos,
             active,
             position,
+            zeroed: ZEROED,
             next_sequence: next_sequence + 1,
             synced_below: next_sequence + 1,
             buffer: Vec::new(),
@@ -320,6 +323,21 @@ impl Writer {
             self.active.file.write_all_at(&self.buffer, self.position)?;
             self.position += self.buffer.len() as u64;
             self.buffer.clear();
+            self.zero_ahead()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps written space ahead of the frames, to be synced with them.
+    fn zero_ahead(&mut self) -> io::Result<()> {
+        if self.zeroed < self.position + ZEROED / 4 && self.zeroed < self.config.file_bytes {
+            let start = self.zeroed.max(self.position);
+            let end = (start + ZEROED).min(self.config.file_bytes);
+            if start < end {
+                let zeros = vec![0; (end - start) as usize];
+                self.active.file.write_all_at(&zeros, start)?;
+            }
+            self.zeroed = end.max(start);
         }
         Ok(())
     }
@@ -366,6 +384,7 @@ impl Writer {
         )?;
         self.active = Arc::new(file);
         self.position = position;
+        self.zeroed = ZEROED;
         self.next_sequence += 1;
         self.synced_below = self.next_sequence;
         let info = FileInfo {
