@@ -15,7 +15,8 @@ use frazil_core::{
     TopicPartition,
 };
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -213,9 +214,66 @@ async fn a_watch_is_rung_by_its_partitions_only() {
     voter.shutdown().await;
 }
 
+/// A TCP link, either direction of which can be made to swallow everything.
+struct Link {
+    address: String,
+    there: tokio::sync::watch::Sender<bool>,
+    back: tokio::sync::watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Link {
+    async fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (there, there_gate) = tokio::sync::watch::channel(true);
+        let (back, back_gate) = tokio::sync::watch::channel(true);
+        let task = tokio::spawn(async move {
+            let mut links = tokio::task::JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(&target).await else {
+                    continue;
+                };
+                let (near_in, near_out) = near.into_split();
+                let (far_in, far_out) = far.into_split();
+                links.spawn(hand_on(near_in, far_out, there_gate.clone()));
+                links.spawn(hand_on(far_in, near_out, back_gate.clone()));
+            }
+        });
+        Self {
+            address,
+            there,
+            back,
+            task,
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn hand_on(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut gate: tokio::sync::watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(count) = from.read(&mut buffer).await
+        && count > 0
+        && gate.wait_for(|open| *open).await.is_ok()
+        && to.write_all(&buffer[..count]).await.is_ok()
+    {}
+}
+
 /// Three voters on loopback.
 struct Cluster {
     addresses: BTreeMap<u64, String>,
+    /// What each voter believes the addresses to be, if not those.
+    routes: BTreeMap<u64, BTreeMap<u64, String>>,
+    links: BTreeMap<(u64, u64), Link>,
     dirs: BTreeMap<u64, TempDir>,
     voters: BTreeMap<u64, Voter>,
     starts: u64,
@@ -233,6 +291,8 @@ impl Cluster {
         }
         let mut cluster = Self {
             addresses,
+            routes: BTreeMap::new(),
+            links: BTreeMap::new(),
             dirs: (1..=3).map(|id| (id, TempDir::new().unwrap())).collect(),
             voters: BTreeMap::new(),
             starts: 0,
@@ -244,12 +304,54 @@ impl Cluster {
         cluster
     }
 
+    /// Like [`Self::new`], with a link between any two voters.
+    async fn linked() -> Self {
+        let mut cluster = Self::new(1000).await;
+        for id in 1..=3 {
+            cluster.client(id).ready(PATIENCE).await.unwrap();
+        }
+        for id in 1..=3 {
+            cluster.stop(id).await;
+        }
+        for from in 1..=3 {
+            let mut route = cluster.addresses.clone();
+            for to in (1..=3).filter(|to| *to != from) {
+                let link = Link::to(cluster.addresses[&to].clone()).await;
+                route.insert(to, link.address.clone());
+                cluster.links.insert((from, to), link);
+            }
+            cluster.routes.insert(from, route);
+        }
+        for id in 1..=3 {
+            cluster.restart(id).await;
+        }
+        cluster
+    }
+
+    /// Lets a voter's bytes out and the others' in, or not.
+    fn connect(&self, id: u64, outgoing: bool, incoming: bool) {
+        for ((from, to), link) in &self.links {
+            if *from == id {
+                link.there.send_replace(outgoing);
+                link.back.send_replace(incoming);
+            }
+            if *to == id {
+                link.there.send_replace(incoming);
+                link.back.send_replace(outgoing);
+            }
+        }
+    }
+
     async fn start_on(&mut self, id: u64, listener: TcpListener) {
         self.starts += 1;
         let config = Config {
             snapshot_entries: self.entries,
             kept_entries: self.entries / 4,
-            ..config(id, &self.addresses, self.dirs[&id].path())
+            ..config(
+                id,
+                self.routes.get(&id).unwrap_or(&self.addresses),
+                self.dirs[&id].path(),
+            )
         };
         let voter = start(config, Some(listener), self.starts).await.unwrap();
         self.voters.insert(id, voter);
@@ -393,6 +495,59 @@ async fn without_a_majority_a_command_ends_at_its_deadline() {
     drop(client);
     cluster.stop(1).await;
     cluster.stop(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_acknowledges_nothing_and_lets_nobody_read_the_past() {
+    let mut cluster = Cluster::linked().await;
+    let patient = ClientConfig {
+        attempt: Duration::from_millis(500),
+        ..ClientConfig::default()
+    };
+    let clients: BTreeMap<u64, Client> = (1..=3)
+        .map(|id| (id, cluster.voters[&id].client(patient.clone())))
+        .collect();
+    for client in clients.values() {
+        client.ready(PATIENCE).await.unwrap();
+    }
+    let mut number = 0;
+    // Cut off altogether; heard but deaf; hearing but mute.
+    for (outgoing, incoming) in [(false, false), (true, false), (false, true)] {
+        let leader = loop {
+            let status = clients[&1].status().await.unwrap();
+            if let Some(leader) = status.leader {
+                break leader;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let other = leader % 3 + 1;
+        create(&clients[&other], number).await;
+        cluster.connect(leader, outgoing, incoming);
+
+        // The others go on.
+        create(&clients[&other], number + 1).await;
+        // Whoever passes a barrier at the old leader sees that.
+        let barrier = tokio::time::timeout(Duration::from_secs(1), clients[&leader].barrier());
+        if let Ok(Ok(())) = barrier.await {
+            let name = format!("topic-{}", number + 1);
+            assert!(clients[&leader].topic(&name).is_some());
+        }
+        // What is begun there ends, once, when it is connected again.
+        let client = clients[&leader].clone();
+        let begun = tokio::spawn(async move { client.create_topic(topic(number + 2)).await });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.connect(leader, true, true);
+        begun.await.unwrap().unwrap().unwrap();
+        number += 3;
+        for client in clients.values() {
+            client.barrier().await.unwrap();
+            assert_eq!(client.topics().len(), number as usize);
+        }
+    }
+    drop(clients);
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
 }
 
 /// Commands are retried while leaders vanish; each is applied once.

@@ -114,7 +114,7 @@ impl Voter {
             forms &= others.iter().all(|status| status.voters.is_empty());
         }
         let machine = StateMachine::new(Arc::clone(&image), snapshots, metrics.clone());
-        let network = Network::new(us.clone());
+        let network = Network::new(us.clone(), config.voters.clone());
         let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
             .await
             .map_err(|error| Error::Raft(error.to_string()))?;

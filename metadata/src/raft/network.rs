@@ -3,6 +3,7 @@
 //! Each of openraft's clients (replication, heartbeats, snapshots) has a connection of its own, so
 //! that a large transfer does not delay a heartbeat.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -26,11 +27,14 @@ use crate::wire::{APPEND_BYTES, Reply, Request, SNAPSHOT_PART};
 /// Makes clients for other voters.
 pub(crate) struct Network {
     us: Arc<dyn Introduce>,
+    addresses: BTreeMap<u64, String>,
 }
 
 impl Network {
-    pub(crate) fn new(us: Arc<dyn Introduce>) -> Self {
-        Self { us }
+    /// `addresses` are the configured ones: they win over those in the log, so that a voter can
+    /// move.
+    pub(crate) fn new(us: Arc<dyn Introduce>, addresses: BTreeMap<u64, String>) -> Self {
+        Self { us, addresses }
     }
 }
 
@@ -38,8 +42,9 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Link {
+        let address = self.addresses.get(&target).unwrap_or(&node.addr);
         Link {
-            peer: Peer::new(target, node.addr.clone(), Arc::clone(&self.us)),
+            peer: Peer::new(target, address.clone(), Arc::clone(&self.us)),
         }
     }
 }
