@@ -1,6 +1,6 @@
 //! The configuration of a node.
 //!
-//! One flat set of keys, declared once in [`keys`]: a name (Kafka's, where Kafka has the setting),
+//! One flat set of keys, declared once in `keys.rs`: a name (Kafka's, where Kafka has the setting),
 //! a type, a default, one line of meaning. Everything else follows from that table: the typed
 //! [`Config`], the flags of `frazil serve`, the environment variables, and what `frazil config`
 //! prints.
