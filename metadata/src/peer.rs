@@ -29,6 +29,8 @@ use crate::wire::{
 
 /// How long connecting and greeting may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How long a failure to connect stands for further attempts.
+const RETRY: Duration = Duration::from_millis(50);
 /// A connection is given up after so many calls without a reply, or one so long, if nothing arrives.
 const OVERDUE_MAX: u64 = 5;
 const SILENCE: Duration = Duration::from_secs(2);
@@ -59,7 +61,15 @@ pub(crate) struct Peer {
     id: u64,
     address: String,
     us: Arc<dyn Introduce>,
-    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    connection: tokio::sync::Mutex<State>,
+}
+
+/// What is known of the connection.
+enum State {
+    New,
+    Connected(Arc<Connection>),
+    /// Connecting failed then, and why: those who waited for it need not try in turn.
+    Failed(Instant, String),
 }
 
 impl Peer {
@@ -68,7 +78,7 @@ impl Peer {
             id,
             address,
             us,
-            connection: tokio::sync::Mutex::new(None),
+            connection: tokio::sync::Mutex::new(State::New),
         }
     }
 
@@ -96,17 +106,27 @@ impl Peer {
     }
 
     async fn connect(&self) -> io::Result<Arc<Connection>> {
-        let mut slot = self.connection.lock().await;
-        if let Some(connection) = &*slot
-            && !connection.shared.closed.load(Ordering::Acquire)
-        {
-            return Ok(Arc::clone(connection));
+        let mut state = self.connection.lock().await;
+        match &*state {
+            State::Connected(connection) if !connection.is_closed() => {
+                return Ok(Arc::clone(connection));
+            }
+            State::Failed(at, why) if at.elapsed() < RETRY => {
+                return Err(io::Error::other(why.clone()));
+            }
+            State::New | State::Connected(_) | State::Failed(..) => {}
         }
-        *slot = None;
-        let (reader, writer) = dial(self.id, &self.address, &*self.us).await?;
-        let connection = Arc::new(Connection::start(reader, writer));
-        *slot = Some(Arc::clone(&connection));
-        Ok(connection)
+        match dial(self.id, &self.address, &*self.us).await {
+            Ok((reader, writer)) => {
+                let connection = Arc::new(Connection::start(reader, writer));
+                *state = State::Connected(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(error) => {
+                *state = State::Failed(Instant::now(), error.to_string());
+                Err(error)
+            }
+        }
     }
 }
 
@@ -173,6 +193,10 @@ impl Shared {
 }
 
 impl Connection {
+    fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
     fn start(mut reader: BufReader<OwnedReadHalf>, mut writer: BufWriter<OwnedWriteHalf>) -> Self {
         let shared = Arc::new(Shared {
             closed: AtomicBool::new(false),
