@@ -55,6 +55,13 @@ pub(crate) struct GroupState {
     pub(crate) offsets: BTreeMap<TopicPartition, CommittedOffset>,
 }
 
+impl GroupState {
+    /// A claim alone makes no group.
+    fn exists(&self) -> bool {
+        self.group != Group::default() || !self.offsets.is_empty()
+    }
+}
+
 /// A broker for the image.
 pub(crate) fn broker(id: i32) -> Broker {
     Broker {
@@ -212,7 +219,7 @@ impl WorldState {
         let state = self
             .groups
             .get_mut(&claim.group)
-            .ok_or(GroupRefusal::UnknownGroup)?;
+            .ok_or(GroupRefusal::NotCoordinator)?;
         if state.coordinator != Some(claim.coordinator) {
             return Err(GroupRefusal::NotCoordinator);
         }
@@ -416,7 +423,11 @@ impl GroupStore for World {
     fn groups(&self, broker: Option<BrokerId>) -> Vec<String> {
         let state = self.state.lock();
         let wanted = |state: &GroupState| {
-            broker.is_none() || state.coordinator.map(|coordinator| coordinator.broker) == broker
+            if broker.is_none() {
+                state.exists()
+            } else {
+                state.coordinator.map(|coordinator| coordinator.broker) == broker
+            }
         };
         let groups = state.groups.iter().filter(|(_, state)| wanted(state));
         groups.map(|(name, _)| name.clone()).collect()
@@ -492,17 +503,22 @@ impl GroupStore for World {
     ) -> PortResult<Result<(), GroupRefusal>> {
         self.check_available()?;
         let mut state = self.state.lock();
-        Ok(state.claimed(claim).map(|state| {
-            state
-                .offsets
-                .retain(|partition, _| !partitions.contains(partition));
-        }))
+        let group = match state.claimed(claim) {
+            Ok(group) if !group.exists() => return Ok(Err(GroupRefusal::UnknownGroup)),
+            Ok(group) => group,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        group
+            .offsets
+            .retain(|partition, _| !partitions.contains(partition));
+        Ok(Ok(()))
     }
 
     async fn delete_group(&self, claim: &GroupClaim) -> PortResult<Result<(), GroupRefusal>> {
         self.check_available()?;
         let mut state = self.state.lock();
         match state.claimed(claim) {
+            Ok(group) if !group.exists() => return Ok(Err(GroupRefusal::UnknownGroup)),
             Ok(group) if !group.group.members.is_empty() => return Ok(Err(GroupRefusal::NotEmpty)),
             Ok(_) => {}
             Err(refusal) => return Ok(Err(refusal)),

@@ -1,8 +1,9 @@
 //! DeleteGroups (key 42): deletes groups without members, with their offsets. Source: KIP-229.
 
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
-use kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
+use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 
@@ -17,9 +18,9 @@ pub(crate) async fn handle(
     let mut results = Vec::with_capacity(request.groups_names.len());
     for id in request.groups_names {
         let deleted = ctx.groups.delete(&id).await;
-        let code = deleted
-            .err()
-            .map_or(error::NONE, |error| error::group(&error).code());
+        let code = deleted.err().map_or(error::NONE, |error| {
+            group_error(ctx, ApiKey::DeleteGroups, &error)
+        });
         results.push(
             DeletableGroupResult::default()
                 .with_group_id(id)

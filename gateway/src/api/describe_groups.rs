@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use frazil_core::group::Member;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
-use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 use crate::group::{Description, GroupError, State};
@@ -29,7 +30,7 @@ pub(crate) async fn handle(
     for id in request.groups {
         let described = match ctx.groups.describe(&id).await {
             Ok(description) => describe(id, description),
-            Err(error) => failed(id, &error, version),
+            Err(error) => failed(ctx, id, &error, version),
         };
         groups.push(if request.include_authorized_operations {
             described.with_authorized_operations(ALL_OPERATIONS)
@@ -75,17 +76,17 @@ fn describe_member(id: String, member: Member, protocol: Option<&str>) -> Descri
         .with_member_assignment(assignment.unwrap_or_default())
 }
 
-fn failed(id: GroupId, error: &GroupError, version: i16) -> DescribedGroup {
+fn failed(ctx: &Ctx, id: GroupId, error: &GroupError, version: i16) -> DescribedGroup {
     let dead = *error == GroupError::UnknownGroup;
     let described = DescribedGroup::default();
     let described = if version >= NOT_FOUND {
         described
-            .with_error_code(error::group(error).code())
+            .with_error_code(group_error(ctx, ApiKey::DescribeGroups, error))
             .with_error_message(Some(StrBytes::from_string(error.to_string())))
     } else if dead {
         described.with_error_code(error::NONE)
     } else {
-        described.with_error_code(error::group(error).code())
+        described.with_error_code(group_error(ctx, ApiKey::DescribeGroups, error))
     };
     let state = if dead { "Dead" } else { "" };
     described

@@ -1,7 +1,8 @@
 //! Heartbeat (key 12): a member lives, and learns of a rebalance. Sources: KIP-62, KIP-345.
 
-use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
+use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse};
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 
@@ -19,9 +20,8 @@ pub(crate) async fn handle(
         request.group_instance_id.map(|id| id.to_string()),
         request.generation_id,
     );
-    let code = beat
-        .await
-        .err()
-        .map_or(error::NONE, |error| error::group(&error).code());
+    let code = beat.await.err().map_or(error::NONE, |error| {
+        group_error(ctx, ApiKey::Heartbeat, &error)
+    });
     HeartbeatResponse::default().with_error_code(code)
 }

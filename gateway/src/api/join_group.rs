@@ -2,9 +2,10 @@
 //! KIP-345, KIP-394 (member id required, version 4), KIP-814 (skipped assignment, version 9).
 
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
-use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
+use kafka_protocol::messages::{ApiKey, JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 use crate::group::{GroupError, Join, Joined};
@@ -28,7 +29,7 @@ pub(crate) async fn handle(
                 _ => member_id,
             };
             JoinGroupResponse::default()
-                .with_error_code(error::group(&error).code())
+                .with_error_code(group_error(ctx, ApiKey::JoinGroup, &error))
                 .with_generation_id(-1)
                 .with_protocol_type(None)
                 .with_protocol_name((version < 7).then(StrBytes::default))

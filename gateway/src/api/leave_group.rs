@@ -2,8 +2,9 @@
 //! (several members, by instance id, version 3), KIP-800 (a reason, version 5).
 
 use kafka_protocol::messages::leave_group_response::MemberResponse;
-use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
+use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 
@@ -33,13 +34,17 @@ pub(crate) async fn handle(
     let results = match ctx.groups.leave(&request.group_id, leavers).await {
         Ok(results) => results,
         Err(error) => {
-            return LeaveGroupResponse::default().with_error_code(error::group(&error).code());
+            return LeaveGroupResponse::default().with_error_code(group_error(
+                ctx,
+                ApiKey::LeaveGroup,
+                &error,
+            ));
         }
     };
     let mut codes = results.into_iter().map(|result| {
-        result
-            .err()
-            .map_or(error::NONE, |error| error::group(&error).code())
+        result.err().map_or(error::NONE, |error| {
+            group_error(ctx, ApiKey::LeaveGroup, &error)
+        })
     });
     if version < BATCHED {
         let code = codes.next().unwrap_or(error::NONE);

@@ -3,9 +3,10 @@
 //! KIP-848 (types, version 5).
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
+use kafka_protocol::messages::{ApiKey, GroupId, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 
@@ -29,7 +30,11 @@ pub(crate) async fn handle(
     let listings = match ctx.groups.list().await {
         Ok(listings) => listings,
         Err(error) => {
-            return ListGroupsResponse::default().with_error_code(error::group(&error).code());
+            return ListGroupsResponse::default().with_error_code(group_error(
+                ctx,
+                ApiKey::ListGroups,
+                &error,
+            ));
         }
     };
     let groups = listings

@@ -2,8 +2,11 @@
 //! what a handler cannot do it says inside the response.
 
 use frazil_core::LEADER_EPOCH;
+use kafka_protocol::messages::ApiKey;
 
-use crate::error::Code;
+use crate::Ctx;
+use crate::error::{self, Code};
+use crate::group::GroupError;
 
 pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
@@ -38,6 +41,13 @@ pub(crate) mod sync_group;
 
 /// Commands to the quorum that one request may have under way.
 pub(crate) const COMMANDS_AT_ONCE: usize = 16;
+
+/// The code for what a group's coordinator refuses; counts it.
+pub(crate) fn group_error(ctx: &Ctx, key: ApiKey, error: &GroupError) -> i16 {
+    let code = error::group(error);
+    ctx.metrics.error(key, code);
+    code.code()
+}
 
 /// Checks the leader epoch that a client believes to be current; -1 says nothing (KIP-320).
 pub(crate) fn check_leader_epoch(current: i32) -> Result<(), Code> {

@@ -12,8 +12,9 @@ use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
-use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error::{self, Code};
 use crate::group::{Commit, GroupError};
@@ -83,7 +84,7 @@ pub(crate) async fn handle(
     };
     let outcome = outcome.err().map_or(error::NONE, |error| match error {
         GroupError::UnknownGroup if version < GROUP_AWARE => Code::IllegalGeneration.code(),
-        error => error::group(&error).code(),
+        error => group_error(ctx, ApiKey::OffsetCommit, &error),
     });
     respond(request.topics, |topic, partition| {
         match refused[topic][partition] {

@@ -7,7 +7,7 @@ use frazil_core::TopicPartition;
 use kafka_protocol::messages::offset_delete_response::{
     OffsetDeleteResponsePartition, OffsetDeleteResponseTopic,
 };
-use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use kafka_protocol::messages::{ApiKey, OffsetDeleteRequest, OffsetDeleteResponse};
 
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error::{self, Code};
@@ -21,7 +21,10 @@ pub(crate) async fn handle(
     request: OffsetDeleteRequest,
     _version: i16,
 ) -> OffsetDeleteResponse {
-    let failed = |code: Code| OffsetDeleteResponse::default().with_error_code(code.code());
+    let failed = |code: Code| {
+        ctx.metrics.error(ApiKey::OffsetDelete, code);
+        OffsetDeleteResponse::default().with_error_code(code.code())
+    };
     let refs = request.topics.iter().map(|topic| topic.name.as_str());
     if let Err(error) = lookup::catch_up(ctx, refs).await {
         return failed(error::coordinator(&error));

@@ -16,9 +16,12 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
-use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName};
+use kafka_protocol::messages::{
+    ApiKey, GroupId, OffsetFetchRequest, OffsetFetchResponse, TopicName,
+};
 use kafka_protocol::protocol::StrBytes;
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 use crate::group::GroupError;
@@ -74,7 +77,7 @@ async fn fetch(
     // The barrier in here also makes the catalog current.
     let offsets = match ctx.groups.offsets(&request.group_id).await {
         Ok(offsets) => offsets,
-        Err(error) => return failed(request, &error, version),
+        Err(error) => return failed(ctx, request, &error, version),
     };
     let topics = match request.topics {
         Some(topics) => topics
@@ -121,11 +124,12 @@ fn all(
 }
 
 fn failed(
+    ctx: &Ctx,
     request: OffsetFetchRequestGroup,
     error: &GroupError,
     version: i16,
 ) -> OffsetFetchResponseGroup {
-    let code = error::group(error).code();
+    let code = group_error(ctx, ApiKey::OffsetFetch, error);
     let response = group_response(request.group_id).with_error_code(code);
     if version >= GROUP_ERROR {
         return response;

@@ -1,9 +1,10 @@
 //! SyncGroup (key 14): waits for one's assignment; the leader's request brings everybody's.
 //! Sources: KIP-62, KIP-345 (instance id, version 3), KIP-559 (protocol, version 5).
 
-use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
+use kafka_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::group_error;
 use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 use crate::group::Sync;
@@ -23,7 +24,11 @@ pub(crate) async fn handle(
             .with_protocol_type(Some(StrBytes::from_string(synced.protocol_type)))
             .with_protocol_name(Some(StrBytes::from_string(synced.protocol)))
             .with_assignment(synced.assignment),
-        Err(error) => SyncGroupResponse::default().with_error_code(error::group(&error).code()),
+        Err(error) => SyncGroupResponse::default().with_error_code(group_error(
+            ctx,
+            ApiKey::SyncGroup,
+            &error,
+        )),
     }
 }
 

@@ -349,8 +349,7 @@ impl Coordinator {
                 Err(error) => Err(error.into()),
             };
             let (result, ours) = match result {
-                // The claim is gone from the state, and with it all that was known here.
-                Err(GroupError::NotCoordinator | GroupError::UnknownGroup) => (
+                Err(GroupError::NotCoordinator) => (
                     Err(GroupError::NotCoordinator),
                     Err(GroupError::NotCoordinator),
                 ),
@@ -432,9 +431,7 @@ impl Coordinator {
             .map_err(GroupError::from)
             .and_then(|r| r.map_err(GroupError::from));
         let lost = match &result {
-            Err(GroupError::NotCoordinator | GroupError::UnknownGroup) => {
-                Err(GroupError::NotCoordinator)
-            }
+            Err(GroupError::NotCoordinator) => Err(GroupError::NotCoordinator),
             _ => Ok(()),
         };
         drop(reply.send(result));

@@ -381,6 +381,46 @@ async fn deleting_groups_and_offsets() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_of_a_group_that_is_not_stored_yet_does_not_disturb_it() {
+    let world = World::new();
+    let groups = groups(&world).await;
+    let joined = groups.join("g", join("")).await.unwrap();
+    let topic = TopicPartition::new(world.add_topic("u", 1), 0);
+    let topics = vec![("u".to_owned(), vec![topic])];
+    let deleted = groups.delete_offsets("g", topics).await;
+    assert_eq!(deleted, Err(GroupError::UnknownGroup));
+    assert_eq!(groups.delete("g").await, Err(GroupError::NotEmpty));
+    let description = groups.describe("g").await.unwrap();
+    assert_eq!(description.state, State::CompletingRebalance);
+    assert!(groups.sync("g", sync(&joined)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_no_client_asks_for_are_adopted_and_dropped() {
+    let world = World::new();
+    let first = groups(&world).await;
+    let short = Join {
+        session_timeout_ms: 6_000,
+        ..join("")
+    };
+    let joined = first.join("g", short).await.unwrap();
+    first.sync("g", sync(&joined)).await.unwrap();
+    first.stop().await;
+    let second = groups(&world).await;
+    let emptied = async {
+        while !world.state.lock().groups["g"].group.members.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        () = second.run() => panic!("it runs until it is stopped"),
+        done = tokio::time::timeout(Duration::from_secs(60), emptied) => {
+            done.expect("adopted, and its session ended");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_that_falls_silent_is_dropped_and_the_group_listed_as_empty() {
     let world = World::new();
     let groups = groups(&world).await;
