@@ -78,7 +78,17 @@ pub struct SystemDisk;
 
 impl Disk for SystemDisk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        let missing: Vec<&Path> = path
+            .ancestors()
+            .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
+            .collect();
+        fs::create_dir_all(path)?;
+        // A directory is there for good when the one above it has been synced.
+        for dir in missing.iter().rev() {
+            let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+            self.sync_dir(above.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

@@ -5,5 +5,6 @@ pub mod config;
 pub mod env;
 pub mod host;
 pub mod http;
+pub mod node;
 pub mod store;
 pub mod telemetry;

@@ -23,7 +23,13 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
             return Err(format!("{directive:?} is not a level"));
         }
     }
-    EnvFilter::try_new(text).map_err(|e| e.to_string())
+    // openraft tells each step of each election, some of it as warnings; what matters of it is in
+    // our own words too. Who wants it names it.
+    let quiet = match text.contains("openraft") {
+        true => text.to_owned(),
+        false => format!("{text},openraft=error"),
+    };
+    EnvFilter::try_new(quiet).map_err(|e| e.to_string())
 }
 
 /// Starts logging. Once per process.

@@ -136,6 +136,8 @@ pub struct Parts {
     pub disk: Arc<dyn Disk>,
     /// Randomness.
     pub ids: Arc<dyn Ids>,
+    /// What it counts; register it where the process shows its metrics.
+    pub metrics: Metrics,
 }
 
 /// The data plane of one gateway. Cloning is cheap and shares it.
@@ -161,7 +163,7 @@ impl Cache {
     /// the write-ahead log.
     pub async fn start(config: Config, parts: Parts) -> Result<(Self, Service), Error> {
         config.validate()?;
-        let metrics = Metrics::default();
+        let metrics = parts.metrics.clone();
         let budget = Budget::new(config.buffer_bytes);
         let inbox = Arc::new(Inbox::default());
         let tail = Arc::new(Tail::new(config.tail_bytes, metrics.clone()));

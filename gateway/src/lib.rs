@@ -31,5 +31,6 @@ pub mod wire;
 
 pub use config::Config;
 pub use context::{ConnInfo, Ctx, Header, Parts};
+pub use group::Config as GroupConfig;
 pub use metrics::Metrics;
 pub use server::Server;

@@ -16,6 +16,7 @@ mod group;
 mod incremental;
 mod output;
 mod produce;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -38,6 +39,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a node: by default all roles in this process, data in ./frazil-data
+    Serve(serve::Serve),
     /// Print the settings of a node as a commented file, with what file, environment and flags say
     Config(config::Show),
     /// Create, list, describe, alter and delete topics
@@ -61,6 +64,7 @@ pub enum Command {
 /// which nobody reads the output any more.
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Serve(serve) => serve.run(),
         Command::Config(show) => show.run(),
         Command::Topic(command) => topic::run(command),
         Command::Produce(produce) => produce.run(),

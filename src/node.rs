@@ -1,0 +1,530 @@
+//! A node: the roles it was given, assembled, run, and stopped in reverse.
+//!
+//! ```text
+//! ports bound ─► store probed ─► directory claimed ─► HTTP ─► quorum ─► gateway ─► compactor
+//! ```
+//! Everything that a mistake in the configuration can break is tried before anything is written.
+//!
+//! # Stopping
+//! A gateway first asks the quorum to leave it out of the live set, then answers what it has
+//! received, flushes, and gives up its registration; the quorum's voter goes last. What does not
+//! fit into `shutdown.deadline.ms` is left as a crash would leave it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use frazil_cache::{BlockDisk, Cache, WalConfig};
+use frazil_core::ports::Catalog as _;
+use frazil_core::{BrokerId, PortError};
+use frazil_gateway::{Ctx, Parts, Server};
+use frazil_metadata::{Client, ClientConfig, Observer, Registration, Voter};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::env::{DirLock, Env};
+use crate::host;
+use crate::http::{self, Readiness};
+use crate::store::{self, Kind, Store};
+
+/// How long a gateway stays in the live set without being heard of.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long a node that starts waits for the quorum.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is heard of.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// Serves as `config` says until `stop`, then stops in order.
+///
+/// # Errors
+/// What kept the node from starting, or what ended it.
+pub async fn run(config: Config, env: Env, stop: CancellationToken) -> Result<()> {
+    let deadline = config.shutdown_deadline;
+    let starting = Node::start(config, env);
+    let node = tokio::select! {
+        node = starting => node?,
+        // Nothing has been promised to anyone yet.
+        () = stop.cancelled() => return Ok(()),
+    };
+    let broken = tokio::select! {
+        () = stop.cancelled() => None,
+        error = node.broken() => Some(error),
+    };
+    let stopped = tokio::time::timeout(deadline, node.stop()).await;
+    if stopped.is_err() {
+        warn!(?deadline, "not everything was finished in time");
+    }
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// A running node.
+pub struct Node {
+    kafka: Option<SocketAddr>,
+    http: SocketAddr,
+    quorum: Quorum,
+    client: Arc<Client>,
+    gateway: Option<Gateway>,
+    compactor: Option<Part>,
+    web: Part,
+    /// Cancelled when a part has ended that should not have.
+    broken: Broken,
+    _lock: Option<DirLock>,
+}
+
+/// A task with its own way to be stopped.
+struct Part {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    async fn stop(self) {
+        self.stop.cancel();
+        // A panic of the task has been reported where it happened.
+        let _ = self.task.await;
+    }
+}
+
+/// The first reason why the node cannot go on.
+#[derive(Clone)]
+struct Broken(tokio::sync::watch::Sender<Option<String>>);
+
+impl Broken {
+    fn report(&self, what: &str, reason: impl std::fmt::Display) {
+        let reason = format!("{what}: {reason}");
+        self.0.send_if_modified(|first| {
+            let is_first = first.is_none();
+            first.get_or_insert(reason);
+            is_first
+        });
+    }
+}
+
+enum Quorum {
+    Voter(Voter),
+    Observer(Observer),
+}
+
+struct Gateway {
+    server: Part,
+    cache: Cache,
+    flusher: Part,
+    heart: Part,
+}
+
+impl Node {
+    /// Starts every role of `config`; they serve when this returns.
+    ///
+    /// # Errors
+    /// One line that names the setting, or the part that could not start.
+    pub async fn start(config: Config, env: Env) -> Result<Self> {
+        let started_ms = env.clock.now_ms();
+        let kafka = match config.roles.gateway {
+            true => Some(host::bind("listeners", &config.listeners).await?),
+            false => None,
+        };
+        let web = host::bind("http.listen", &config.http_listen).await?;
+        // A voter that is alone with every other role beside it has no peers.
+        let peers = match config.roles.metadata && !config.voters.is_empty() {
+            true => Some(host::bind("peer.listen", &config.peer_listen).await?),
+            false => None,
+        };
+        let (store, lock) = open_store(&config, &env).await?;
+
+        let mut registry = Registry::default();
+        http::register_process_metrics(&mut registry, started_ms);
+        let metadata_metrics = frazil_metadata::Metrics::register(&mut registry);
+        let cache_metrics = frazil_cache::Metrics::default();
+        cache_metrics.register(&mut registry);
+        let gateway_metrics = frazil_gateway::Metrics::register(&mut registry);
+        let compactor_metrics = frazil_compactor::Metrics::default();
+        compactor_metrics.register(&mut registry);
+
+        let mut parts = vec!["quorum"];
+        parts.extend(config.roles.gateway.then_some("gateway"));
+        let readiness = Readiness::waiting_for(&parts);
+        let broken = Broken(tokio::sync::watch::Sender::new(None));
+        let http_address = web.local_addr()?;
+        let web = serve_http(web, registry, readiness.clone(), broken.clone());
+
+        let quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
+        let client = Arc::new(quorum.client());
+        client
+            .ready(QUORUM_PATIENCE)
+            .await
+            .context("the metadata quorum does not answer")?;
+        readiness.ready("quorum");
+        let cluster = client.cluster_id();
+        let prefix = object_store::path::Path::from(cluster.as_str());
+
+        let mut node = Self {
+            kafka: None,
+            http: http_address,
+            quorum,
+            client,
+            gateway: None,
+            compactor: None,
+            web,
+            broken,
+            _lock: lock,
+        };
+        if let Some(listener) = kafka {
+            node.kafka = Some(listener.local_addr()?);
+            let metrics = (cache_metrics, gateway_metrics);
+            node.start_gateway(&config, &env, &store, &prefix, listener, metrics)
+                .await?;
+            readiness.ready("gateway");
+        }
+        if config.roles.compactor {
+            let compactor = frazil_compactor::Service::new(
+                compactor_config(&config),
+                node.client.clone(),
+                node.client.clone(),
+                Arc::clone(&store.client),
+                prefix,
+                compactor_metrics,
+            );
+            let stop = CancellationToken::new();
+            let task = tokio::spawn(compactor.run(stop.clone()));
+            node.compactor = Some(Part { stop, task });
+        }
+        info!(
+            cluster,
+            kafka = node.kafka.map(tracing::field::display),
+            http = %node.http,
+            store = store.url(),
+            "ready"
+        );
+        Ok(node)
+    }
+
+    /// Where Kafka clients connect to, if this node is a gateway.
+    pub fn kafka(&self) -> Option<SocketAddr> {
+        self.kafka
+    }
+
+    /// Where health and metrics are.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Waits until a part of the node has failed for good, and says which and why.
+    pub async fn broken(&self) -> anyhow::Error {
+        let mut reported = self.broken.0.subscribe();
+        let reported = async move {
+            match reported.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or_default(),
+                Err(_) => "nobody is left to report a failure".to_owned(),
+            }
+        };
+        let voter = async {
+            match &self.quorum {
+                Quorum::Voter(voter) => format!("the metadata voter: {}", voter.failed().await),
+                Quorum::Observer(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            reason = reported => anyhow!(reason),
+            reason = voter => anyhow!(reason),
+        }
+    }
+
+    async fn start_gateway(
+        &mut self,
+        config: &Config,
+        env: &Env,
+        store: &Store,
+        prefix: &object_store::path::Path,
+        listener: TcpListener,
+        metrics: (frazil_cache::Metrics, frazil_gateway::Metrics),
+    ) -> Result<()> {
+        let advertised = config.advertised(listener.local_addr()?.port());
+        let registration = Registration {
+            id: Some(BrokerId(config.node_id)),
+            incarnation: env.ids.uuid(),
+            host: advertised.host,
+            port: advertised.port,
+            rack: config.rack.clone(),
+            peer: config.peer_listen.to_string(),
+            lease: LEASE,
+        };
+        let client = &self.client;
+        let (broker, epoch) = client
+            .register(registration)
+            .await
+            .context("the gateway cannot register")?;
+        let parts = frazil_cache::Parts {
+            broker,
+            epoch,
+            cluster: client.cluster_id(),
+            store: Arc::clone(&store.client),
+            prefix: prefix.clone(),
+            sequencer: client.clone(),
+            index: client.clone(),
+            disk: Arc::clone(&env.disk),
+            ids: Arc::clone(&env.ids),
+            metrics: metrics.0,
+        };
+        let (cache, service) = Cache::start(cache_config(config, store.kind), parts)
+            .await
+            .context("the write-ahead log cannot be recovered")?;
+        let flusher = self.supervise("the flush pipeline", |stop| service.run(stop));
+
+        let parts = Parts {
+            broker,
+            log: client.clone(),
+            catalog: client.clone(),
+            group_store: client.clone(),
+            cache: cache.clone(),
+            clock: Arc::clone(&env.clock),
+            ids: Arc::clone(&env.ids),
+        };
+        let ctx = Ctx::new(parts, gateway_config(config), metrics.1);
+        let server = Server::new(Arc::new(ctx), listener);
+        let server = self.supervise("the Kafka listener", |stop| async move {
+            server.run(stop).await;
+            Ok::<(), PortError>(())
+        });
+        let heart = self.supervise("the registration", {
+            let client = client.clone();
+            move |stop| keep_registered(client, stop)
+        });
+        info!(%broker, %epoch, "registered");
+        self.gateway = Some(Gateway {
+            server,
+            cache,
+            flusher,
+            heart,
+        });
+        Ok(())
+    }
+
+    /// Runs a part of which the node cannot do without.
+    fn supervise<E, F>(&self, what: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Part
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (running, stopped, broken) = (run(stop.clone()), stop.clone(), self.broken.clone());
+        let task = tokio::spawn(async move {
+            match running.await {
+                Err(error) => broken.report(what, error),
+                Ok(()) if !stopped.is_cancelled() => broken.report(what, "ended by itself"),
+                Ok(()) => {}
+            }
+        });
+        Part { stop, task }
+    }
+
+    /// Stops every part, in reverse.
+    ///
+    /// # Cancel safety
+    /// Dropping it leaves what a crash would leave.
+    pub async fn stop(self) {
+        if let Some(compactor) = self.compactor {
+            compactor.stop().await;
+        }
+        if let Some(gateway) = self.gateway {
+            let Gateway {
+                server,
+                cache,
+                flusher,
+                heart,
+            } = gateway;
+            if let Err(error) = self.client.drain().await {
+                warn!(%error, "the quorum does not know that this gateway is leaving");
+            }
+            server.stop().await;
+            cache.drain().await;
+            flusher.stop().await;
+            heart.stop().await;
+            if let Err(error) = self.client.leave().await {
+                warn!(%error, "the registration stays until its lease ends");
+            }
+        }
+        match self.quorum {
+            Quorum::Voter(voter) => voter.shutdown().await,
+            Quorum::Observer(observer) => observer.shutdown().await,
+        }
+        self.web.stop().await;
+        info!("stopped");
+    }
+}
+
+impl Quorum {
+    fn client(&self) -> Client {
+        match self {
+            Self::Voter(voter) => voter.client(ClientConfig::default()),
+            Self::Observer(observer) => observer.client(ClientConfig::default()),
+        }
+    }
+}
+
+async fn start_quorum(
+    config: &Config,
+    env: &Env,
+    peers: Option<TcpListener>,
+    metrics: frazil_metadata::Metrics,
+) -> Result<Quorum> {
+    let mut voters: BTreeMap<u64, String> = config
+        .voters
+        .iter()
+        .map(|voter| (voter.id as u64, voter.address.to_string()))
+        .collect();
+    if !config.roles.metadata {
+        let observer = Observer::start(voters, Arc::clone(&env.ids), metrics)?;
+        return Ok(Quorum::Observer(observer));
+    }
+    let id = config.node_id as u64;
+    if voters.is_empty() {
+        voters.insert(id, config.peer_listen.to_string());
+    }
+    let dir = config.data_dir.join("quorum");
+    let voter = Voter::start(
+        frazil_metadata::Config::new(id, voters, dir),
+        peers,
+        Arc::clone(&env.disk),
+        Arc::clone(&env.clock),
+        Arc::clone(&env.ids),
+        metrics,
+    )
+    .await
+    .context("the metadata voter cannot start")?;
+    Ok(Quorum::Voter(voter))
+}
+
+/// Opens and probes the store, and claims the data directory if any role writes there. A store
+/// elsewhere is tried first, so that one that refuses leaves no directory behind.
+async fn open_store(config: &Config, env: &Env) -> Result<(Store, Option<DirLock>)> {
+    let claim = || -> Result<Option<DirLock>> {
+        let writes = config.roles.metadata || config.roles.gateway;
+        Ok(writes
+            .then(|| host::claim_data_dir(&config.data_dir))
+            .transpose()?)
+    };
+    let is_directory = config.store_url().starts_with("file:");
+    let claimed = if is_directory { claim()? } else { None };
+    let store = store::open(config, &*env.disk)?;
+    store.probe(&*env.ids).await?;
+    let lock = if is_directory { claimed } else { claim()? };
+    if store.kind == Kind::Memory && (!config.roles.metadata || !config.voters.is_empty()) {
+        bail!("store.url = memory: a store in memory cannot be shared between nodes");
+    }
+    Ok((store, lock))
+}
+
+fn serve_http(
+    listener: TcpListener,
+    registry: Registry,
+    readiness: Readiness,
+    broken: Broken,
+) -> Part {
+    let stop = CancellationToken::new();
+    let serving = http::serve(listener, Arc::new(registry), readiness, stop.clone());
+    let task = tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            broken.report("the HTTP listener", error);
+        }
+    });
+    Part { stop, task }
+}
+
+/// Renews the lease until `stop`; ends with an error when the registration has been superseded.
+async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result<(), PortError> {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        let beaten = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            beaten = client.heartbeat(LEASE) => beaten,
+        };
+        match beaten {
+            Ok(()) => {}
+            Err(PortError::Fenced(reason)) => return Err(PortError::Fenced(reason)),
+            Err(error) => warn!(%error, "the lease was not renewed"),
+        }
+    }
+}
+
+fn cache_config(config: &Config, kind: Kind) -> frazil_cache::Config {
+    let cloud = kind == Kind::Cloud;
+    let defaults = match cloud {
+        true => frazil_cache::Config::remote(),
+        false => frazil_cache::Config::local(),
+    };
+    let put_budget =
+        config
+            .flush_put_budget
+            .per_second(cloud)
+            .map(|per_second| frazil_cache::PutBudget {
+                per_second: f64::from(per_second),
+                burst: per_second.max(1),
+            });
+    let dir = config.data_dir.join("gateway");
+    frazil_cache::Config {
+        buffer_bytes: config.flush_buffer_bytes as usize,
+        segment_bytes: config.flush_segment_bytes as usize,
+        put_budget,
+        uploads_max: config.flush_uploads as usize,
+        wal: Some(WalConfig {
+            bytes: config.wal_bytes,
+            ..WalConfig::new(dir.join("wal"))
+        }),
+        tail_bytes: config.cache_tail_bytes as usize,
+        block_memory_bytes: config.cache_memory_bytes as usize,
+        block_disk: (config.cache_disk_bytes > 0).then(|| BlockDisk {
+            dir: dir.join("blocks"),
+            bytes: config.cache_disk_bytes as usize,
+        }),
+        ..defaults
+    }
+}
+
+fn gateway_config(config: &Config) -> frazil_gateway::Config {
+    frazil_gateway::Config {
+        request_bytes_max: config.socket_request_max_bytes as usize,
+        requests_in_flight_bytes_max: config.queued_max_request_bytes as usize,
+        connections_max: config.max_connections as usize,
+        idle_timeout: config.connections_max_idle,
+        fetch_bytes_max: config.fetch_max_bytes as usize,
+        fetches_in_flight_bytes_max: config.fetch_memory_bytes as usize,
+        auto_create_topics: config.auto_create_topics,
+        num_partitions: config.num_partitions,
+        default_replication_factor: config.default_replication_factor,
+        groups: frazil_gateway::GroupConfig {
+            initial_rebalance_delay: config.group_initial_rebalance_delay,
+            session_timeout_min: config.group_min_session_timeout,
+            session_timeout_max: config.group_max_session_timeout,
+            members_max: config.group_max_size as usize,
+            ..frazil_gateway::GroupConfig::default()
+        },
+        broker_settings: config.broker_settings(),
+        ..frazil_gateway::Config::default()
+    }
+}
+
+fn compactor_config(config: &Config) -> frazil_compactor::Config {
+    frazil_compactor::Config {
+        retention_interval: config.retention_check_interval,
+        reclaim_interval: config.retention_check_interval.min(Duration::from_secs(60)),
+        grace: config.collector_grace,
+        producer_expiration: config.producer_id_expiration,
+        offsets_retention: config.offsets_retention,
+        broker_defaults: config.broker_settings(),
+        ..frazil_compactor::Config::default()
+    }
+}

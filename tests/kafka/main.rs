@@ -1,0 +1,11 @@
+//! Black box: the `frazil` binary on a temporary directory, spoken to over TCP by librdkafka and,
+//! where a stock client would not do what is to be tested, by frames of our own.
+
+mod admin;
+mod crash;
+mod groups;
+mod operator;
+mod produce;
+mod raw;
+mod server;
+mod wire;

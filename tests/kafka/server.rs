@@ -1,0 +1,214 @@
+//! A broker process of a test's own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use tempfile::TempDir;
+
+/// How long a test waits for what should take milliseconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running broker; dropping it kills the process and removes its data.
+pub(crate) struct Server {
+    child: Child,
+    dir: TempDir,
+    settings: Vec<String>,
+    pub(crate) kafka: SocketAddr,
+    http: SocketAddr,
+}
+
+/// An address that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+/// The command that serves on `data`.
+pub(crate) fn serve(
+    data: &Path,
+    kafka: SocketAddr,
+    http: SocketAddr,
+    settings: &[String],
+) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_frazil"));
+    command
+        .arg("serve")
+        .args(["--set", &format!("data.dir={}", data.display())])
+        .args(["--set", &format!("listeners={kafka}")])
+        .args(["--set", &format!("http.listen={http}")])
+        .args(["--set", "group.initial.rebalance.delay.ms=0"])
+        .current_dir(data.parent().unwrap())
+        .stdin(Stdio::null());
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command
+}
+
+impl Server {
+    /// Starts a broker with defaults.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a broker with further settings, each `key=value`.
+    pub(crate) fn with(settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let (kafka, http) = (free_address(), free_address());
+        let child = Self::spawn(&dir, kafka, http, &settings);
+        let mut server = Self {
+            child,
+            dir,
+            settings,
+            kafka,
+            http,
+        };
+        server.wait_until_ready();
+        server
+    }
+
+    fn spawn(dir: &TempDir, kafka: SocketAddr, http: SocketAddr, settings: &[String]) -> Child {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(dir.path().join("log"))
+            .unwrap();
+        serve(&dir.path().join("data"), kafka, http, settings)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn wait_until_ready(&mut self) {
+        let start = Instant::now();
+        while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the broker ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the broker is not ready:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// What the broker has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Where its data is.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// An HTTP request: status and body.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the process again, on the same data and addresses.
+    pub(crate) fn revive(&mut self) {
+        self.child = Self::spawn(&self.dir, self.kafka, self.http, &self.settings);
+        self.wait_until_ready();
+    }
+
+    /// SIGTERM, then waits; answers the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the broker does not end:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// librdkafka's settings for this broker.
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.kafka.to_string());
+        config.set("broker.address.family", "v4");
+        config
+    }
+
+    /// An admin client.
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+
+    /// Creates a topic.
+    pub(crate) async fn create_topic(
+        &self,
+        name: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) {
+        let topic = settings.iter().fold(
+            NewTopic::new(name, partitions, TopicReplication::Fixed(1)),
+            |topic, (key, value)| topic.set(key, value),
+        );
+        let results = self
+            .admin()
+            .create_topics([&topic], &AdminOptions::new())
+            .await
+            .unwrap();
+        results.into_iter().for_each(|result| {
+            result.unwrap();
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            for line in tail.iter().rev() {
+                eprintln!("broker: {line}");
+            }
+        }
+    }
+}
