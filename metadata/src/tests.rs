@@ -657,8 +657,22 @@ async fn measure_commits_of_a_lone_voter() {
         ..alone(&dir)
     };
     let started = Instant::now();
-    let voter = start(config, None, 1).await.unwrap();
-    println!("started in {:?}", started.elapsed());
+    let metrics = Metrics::default();
+    let voter = Voter::start(
+        config,
+        None,
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(1_000_000)),
+        Arc::new(SeededIds::new(1)),
+        metrics.clone(),
+    )
+    .await
+    .unwrap();
+    println!(
+        "started in {:?} with {} syncs",
+        started.elapsed(),
+        metrics.syncs.get()
+    );
     let client = voter.client(ClientConfig::default());
     create(&client, 1).await;
     let (id, epoch) = client.register(broker(1)).await.unwrap();
@@ -666,6 +680,7 @@ async fn measure_commits_of_a_lone_voter() {
     let mut number = 0;
     for in_flight in [1_u64, 16, 128] {
         let before = Instant::now();
+        let syncs = metrics.syncs.get();
         let mut tasks = tokio::task::JoinSet::new();
         let each = 6400 / in_flight.max(4);
         for task in 0..in_flight {
@@ -684,9 +699,10 @@ async fn measure_commits_of_a_lone_voter() {
         let count = in_flight * each;
         let took = before.elapsed();
         println!(
-            "{in_flight:4} in flight: {:.0} commits/s, {:?} each",
+            "{in_flight:4} in flight: {:.0} commits/s, {:?} each, {:.2} per sync",
             count as f64 / took.as_secs_f64(),
             took / count as u32 * in_flight as u32,
+            count as f64 / (metrics.syncs.get() - syncs) as f64,
         );
     }
     let before = Instant::now();

@@ -87,6 +87,10 @@ impl Voter {
         config.check()?;
         let raft_config = Arc::new(config.raft()?);
         let sole = config.voters.len() == 1;
+        if !sole && listener.is_none() {
+            let what = "a voter among several needs a listener".to_owned();
+            return Err(Error::Config(what));
+        }
 
         let opening = open(&config, &disk, &ids, &metrics);
         let opened = tokio::task::spawn_blocking(opening)
