@@ -756,7 +756,7 @@ fn the_protocol_with_the_most_votes_among_common_ones_wins() {
 enum Step {
     /// Client `n` joins as it should, with this metadata.
     Join(usize, u8),
-    /// Client `n` asks for its assignment, and gives one if it was told that it leads.
+    /// Client `n` asks for its assignment, and gives everybody theirs.
     Sync(usize),
     Heartbeat(usize),
     Leave(usize),
@@ -781,6 +781,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     proptest::collection::vec(step, 1..150)
 }
+
+/// What members that do not lead would assign.
+const ROGUE: &[u8] = b"rogue";
 
 /// A client as it sees itself. Even ones are static.
 #[derive(Clone, Debug, Default)]
@@ -890,6 +893,7 @@ impl History {
         let stored = &self.stored.members[&client.id];
         assert_eq!(stored.assignment.as_slice(), &synced.assignment[..]);
         assert_eq!(self.stored.generation, client.generation);
+        assert_ne!(&synced.assignment[..], ROGUE);
         if !synced.assignment.is_empty() {
             let owner = Self::instance(n).unwrap_or_else(|| client.id.clone());
             let key = (client.generation, synced.assignment.to_vec());
@@ -963,10 +967,12 @@ impl History {
                 let token = self.token(n);
                 let assign =
                     |(i, id): (usize, &String)| (id.clone(), Bytes::from(vec![i as u8 + 1]));
+                // Who does not lead is not listened to.
                 let assignments = if client.leads {
                     client.members.iter().enumerate().map(assign).collect()
                 } else {
-                    Vec::new()
+                    let members = self.machine.members.keys().cloned();
+                    members.map(|id| (id, Bytes::from_static(ROGUE))).collect()
                 };
                 let request = Sync {
                     instance_id: Self::instance(n),
