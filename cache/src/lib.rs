@@ -40,6 +40,7 @@ mod budget;
 pub mod config;
 mod error;
 mod flush;
+pub mod local_store;
 mod metrics;
 mod read;
 mod tail;

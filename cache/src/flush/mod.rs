@@ -188,13 +188,23 @@ pub struct Service {
     began: Instant,
     next_ticket: Ticket,
     batches: HashMap<Ticket, Held>,
-    uploads: JoinSet<(u64, SegmentId, Uploaded)>,
+    uploads: JoinSet<Upload>,
+    /// The batches of the write of the log that is under way.
+    writing: Vec<Ticket>,
     commit: OptionFuture<BoxFuture<'static, Committed>>,
     /// Who waits for everything below a seal to be settled.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     /// Why the service has to end.
     failure: Option<Error>,
     fenced: bool,
+}
+
+/// An upload that has ended.
+struct Upload {
+    seal: u64,
+    id: SegmentId,
+    tickets: Vec<Ticket>,
+    result: Uploaded,
 }
 
 /// A batch whose segment is not settled.
@@ -211,7 +221,7 @@ enum Next {
     Inbox,
     Timer,
     Shutdown,
-    Uploaded(u64, SegmentId, Uploaded),
+    Uploaded(Upload),
     Committed(Committed),
     Wal(WalEvent),
 }
@@ -233,6 +243,7 @@ impl Service {
             next_ticket: 0,
             batches: HashMap::new(),
             uploads: JoinSet::new(),
+            writing: Vec::new(),
             commit: OptionFuture::default(),
             flushes: Vec::new(),
             failure: None,
@@ -288,7 +299,7 @@ impl Service {
                     closing = true;
                     self.close_door("the cache is shutting down");
                 }
-                Next::Uploaded(seal, id, uploaded) => self.on_uploaded(seal, id, uploaded),
+                Next::Uploaded(upload) => self.on_uploaded(upload),
                 Next::Committed(committed) => self.on_committed(committed),
                 Next::Wal(event) => self.on_wal(event),
             }
@@ -310,7 +321,7 @@ impl Service {
         let wal: OptionFuture<_> = self.wal.as_mut().map(Wal::event).into();
         tokio::select! {
             Some(joined) = self.uploads.join_next() => match joined {
-                Ok((seal, id, uploaded)) => Next::Uploaded(seal, id, uploaded),
+                Ok(upload) => Next::Uploaded(upload),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
             Some(committed) = &mut self.commit => Next::Committed(committed),
@@ -415,9 +426,14 @@ impl Service {
         self.pipeline.flush();
     }
 
-    fn on_uploaded(&mut self, seal: u64, id: SegmentId, uploaded: Uploaded) {
-        match uploaded {
+    fn on_uploaded(&mut self, upload: Upload) {
+        let Upload {
+            seal, id, tickets, ..
+        } = upload;
+        match upload.result {
             Uploaded::Done { object, starts } => {
+                let positions = starts.iter().map(|start| u64::from(*start));
+                self.hold_from(&tickets, positions, &object);
                 let bytes = object.len() as u64;
                 // Before the commit, so that nobody who sees it has to fetch it.
                 self.tail.insert(id, object);
@@ -426,6 +442,22 @@ impl Service {
             Uploaded::NameTaken => {
                 let again = self.pipeline.name_taken(seal);
                 self.perform(again);
+            }
+        }
+    }
+
+    /// Lets batches be slices of a copy that is kept anyway, so that the buffers they came in,
+    /// which may be much larger, are free again.
+    fn hold_from(
+        &mut self,
+        tickets: &[Ticket],
+        positions: impl Iterator<Item = u64>,
+        copy: &Bytes,
+    ) {
+        for (ticket, position) in tickets.iter().zip(positions) {
+            if let Some(held) = self.batches.get_mut(ticket) {
+                let start = position as usize;
+                held.bytes = copy.slice(start..start + held.info.length as usize);
             }
         }
     }
@@ -457,6 +489,8 @@ impl Service {
                 positions,
             } => {
                 let end = start + frames.len() as u64;
+                let tickets = std::mem::take(&mut self.writing);
+                self.hold_from(&tickets, positions.iter().map(|at| at - start), &frames);
                 self.tail.insert_wal(self.epoch, start, frames);
                 self.pipeline.wal_synced(&positions, end);
             }
@@ -501,12 +535,20 @@ impl Service {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Upload { seal, id, batches } => {
+                let tickets = batches.iter().map(|(ticket, _)| *ticket).collect();
                 let batches = self.collect(&batches);
                 let uploader = Arc::clone(&self.uploader);
-                self.uploads
-                    .spawn(async move { (seal, id, uploader.upload(id, batches).await) });
+                self.uploads.spawn(async move {
+                    Upload {
+                        seal,
+                        id,
+                        tickets,
+                        result: uploader.upload(id, batches).await,
+                    }
+                });
             }
             Effect::WriteWal(batches) => {
+                self.writing = batches.iter().map(|(ticket, _)| *ticket).collect();
                 let batches = self.collect(&batches);
                 let wal = self.wal.as_mut();
                 let wal = wal.expect("without a write-ahead log no batch is local");

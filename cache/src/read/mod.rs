@@ -43,6 +43,9 @@ const RETRIES: u32 = 3;
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The most extents that one read covers.
 const EXTENTS_MAX: usize = 1024;
+/// The most segments that one read fetches blocks of: where a partition has few bytes in each of
+/// many segments, the first of them are answered before the others are fetched.
+const COLD_EXTENTS_MAX: usize = 16;
 
 /// What to read.
 #[derive(Clone, Copy, Debug)]
@@ -103,8 +106,8 @@ enum Flaw {
 struct Progress {
     stamper: Stamper,
     next: Offset,
-    /// Something came from beyond the tail.
-    cold: bool,
+    /// How many extents came from beyond the tail.
+    cold: usize,
 }
 
 impl Reader {
@@ -205,7 +208,7 @@ impl Reader {
         let mut progress = Progress {
             stamper: Stamper::default(),
             next: request.from,
-            cold: false,
+            cold: 0,
         };
         if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
             let wanted = request.max_bytes.max(1) as u64;
@@ -220,7 +223,7 @@ impl Reader {
                 }
             }
         }
-        if !progress.cold && progress.stamper.bytes() > 0 {
+        if progress.cold == 0 && progress.stamper.bytes() > 0 {
             self.metrics.tail_hits.inc();
         }
         Ok(Read {
@@ -258,7 +261,12 @@ impl Reader {
             left as u64
         };
         if let Source::Blocks(_, have) = &mut source {
-            progress.cold = true;
+            if progress.cold == COLD_EXTENTS_MAX && progress.stamper.bytes() > 0 {
+                return Ok(false);
+            }
+            progress.cold += 1;
+            let ahead = extents.len().min(COLD_EXTENTS_MAX);
+            let extents = &extents[..ahead];
             self.load_ahead(extents, at - start, left(progress), have)
                 .await?;
         }
@@ -271,7 +279,7 @@ impl Reader {
             if found.next > progress.next {
                 let first = request.min_one && progress.stamper.bytes() == 0;
                 if found.bytes.len() as u64 > left(progress) && !first {
-                    self.remember(partition, found.base, extent, at, progress.cold);
+                    self.remember(partition, found.base, extent, at, progress.cold > 0);
                     return Ok(false);
                 }
                 progress.stamper.push(found.base, &found.bytes);

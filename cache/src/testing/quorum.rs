@@ -30,6 +30,8 @@ pub(crate) enum Mishap {
     Lost,
     /// It is applied, and the answer is lost.
     Unanswered,
+    /// Nobody can tell; it is applied when the next one arrives.
+    Late,
 }
 
 pub(crate) struct FakeQuorum {
@@ -37,6 +39,7 @@ pub(crate) struct FakeQuorum {
     prefix: Path,
     state: Mutex<State>,
     mishaps: Mutex<VecDeque<Mishap>>,
+    late: Mutex<Vec<Commit>>,
     pub(crate) latency: Mutex<Duration>,
 }
 
@@ -203,6 +206,7 @@ impl FakeQuorum {
                 ..State::default()
             }),
             mishaps: Mutex::default(),
+            late: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(1)),
         }
     }
@@ -246,13 +250,21 @@ impl Sequencer for FakeQuorum {
         match mishap {
             Mishap::Unavailable => return Err(PortError::Unavailable("no leader".into())),
             Mishap::Lost => return unknown(),
-            Mishap::None | Mishap::Unanswered => {}
+            Mishap::None | Mishap::Unanswered | Mishap::Late => {}
         }
         for info in &commit.segments {
             // What is committed is in the store, whole.
             let path = object_path(&self.prefix, info.id);
             let there = self.store.head(&path).await;
             assert_eq!(there.expect("a committed segment exists").size, info.bytes);
+        }
+        if mishap == Mishap::Late {
+            self.late.lock().push(commit);
+            return unknown();
+        }
+        for late in self.late.lock().drain(..) {
+            // Fenced or not, nobody hears of it.
+            drop(self.state.lock().apply(&late));
         }
         let outcome = self.state.lock().apply(&commit)?;
         if mishap == Mishap::Unanswered {

@@ -231,7 +231,7 @@ async fn refusals_and_repetitions_reach_their_batches() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_commit_is_answered_so_and_fenced_off() {
-    for mishap in [Mishap::Lost, Mishap::Unanswered] {
+    for mishap in [Mishap::Lost, Mishap::Unanswered, Mishap::Late] {
         let world = World::new(1);
         let node = world.start().await;
         let noise = [
@@ -247,7 +247,7 @@ async fn an_unknown_commit_is_answered_so_and_fenced_off() {
             "{first:?}"
         );
         assert!(world.quorum.is_sealed(0), "it can no longer be committed");
-        let happened = i64::from(mishap == Mishap::Unanswered);
+        let happened = i64::from(mishap != Mishap::Lost);
         let second = node.append(0, OBJECT).await.await.unwrap();
         assert_eq!(second.base_offset, Offset(happened));
         let batches = node.read_all(&world.quorum, partition(0), 10).await;

@@ -100,9 +100,10 @@ async fn life(world: &World, producer: &mut Producer, last: bool) {
     let mut pending = Vec::new();
     for _ in 0..40 + producer.below(80) {
         if producer.chance(10) {
-            let mishap = match producer.below(3) {
+            let mishap = match producer.below(4) {
                 0 => Mishap::Unavailable,
                 1 => Mishap::Lost,
+                2 => Mishap::Late,
                 _ => Mishap::Unanswered,
             };
             world.quorum.happen([mishap]);

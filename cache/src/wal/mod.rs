@@ -35,7 +35,7 @@
 //! A full disk sends batches past the log, into the object store, until there is room again. Any
 //! other failed write or sync ends the log for good: after a failed sync a second one may lie.
 
-mod file;
+pub(crate) mod file;
 mod recovery;
 mod writer;
 
