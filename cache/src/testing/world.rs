@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FakeQuorum, FaultyStore, batch, partition};
 use crate::{
-    AppendBatch, Cache, Config, Durability, Error, Parts, Pending, ReadRequest, WalConfig,
+    AppendBatch, Cache, Config, Durability, Error, Metrics, Parts, Pending, ReadRequest, WalConfig,
 };
 
 pub(crate) const BROKER: BrokerId = BrokerId(3);
@@ -72,6 +72,7 @@ impl World {
             sequencer: self.quorum.clone(),
             index: self.quorum.clone(),
             disk,
+            metrics: Metrics::default(),
             ids,
         };
         let (cache, service) = Cache::start(self.config.clone(), parts).await?;
