@@ -154,3 +154,28 @@ impl Metrics {
             .inc();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_can_be_scraped() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.answered(ApiKey::Metadata, Duration::from_millis(3));
+        metrics.error(ApiKey::Produce, Code::CorruptMessage);
+        metrics.received_bytes.inc_by(7);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "frazil_gateway_requests_total{api=\"Metadata\"} 1",
+            "frazil_gateway_request_seconds_bucket{le=\"0.005\",api=\"Metadata\"} 1",
+            "frazil_gateway_errors_total{api=\"Produce\",code=\"2\"} 1",
+            "frazil_gateway_received_bytes_total 7",
+            "frazil_gateway_connections 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

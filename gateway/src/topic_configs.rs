@@ -71,3 +71,46 @@ impl TopicConfigs {
         config
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    fn largest(world: &World, configs: &TopicConfigs) -> u32 {
+        let topic = world.topic("t").expect("the topic");
+        configs.of(&topic, world, BrokerId(1)).max_message_bytes
+    }
+
+    fn set_topic(world: &World, bytes: &str) {
+        let mut state = world.state.lock();
+        let topic = Arc::make_mut(state.topics.get_mut("t").expect("the topic"));
+        topic
+            .config
+            .insert("max.message.bytes".into(), bytes.into());
+    }
+
+    fn set_broker(world: &World, broker: Option<BrokerId>, bytes: &str) {
+        let mut state = world.state.lock();
+        let config = state.broker_config.entry(broker).or_default();
+        config.insert("message.max.bytes".into(), bytes.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_the_topic_count_at_once_and_those_of_brokers_soon() {
+        let world = World::new();
+        world.add_topic("t", 1);
+        let configs = TopicConfigs::default();
+        assert_eq!(largest(&world, &configs), 1_048_588);
+        set_broker(&world, None, "5000");
+        assert_eq!(largest(&world, &configs), 1_048_588);
+        tokio::time::advance(RESOLVED_FOR).await;
+        assert_eq!(largest(&world, &configs), 5000);
+        set_broker(&world, Some(BrokerId(1)), "6000");
+        set_broker(&world, Some(BrokerId(2)), "7000");
+        tokio::time::advance(RESOLVED_FOR).await;
+        assert_eq!(largest(&world, &configs), 6000);
+        set_topic(&world, "3000");
+        assert_eq!(largest(&world, &configs), 3000);
+    }
+}

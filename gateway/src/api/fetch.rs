@@ -112,8 +112,12 @@ async fn wanted(ctx: &Ctx, request: &FetchRequest, version: i16) -> Vec<Wanted> 
             found.ok_or(Code::UnknownTopicOrPartition)
         }
     };
-    if request.topics.iter().any(|topic| find(topic).is_err()) {
-        // It may have been created a moment ago. If the barrier fails the client is told that the
+    let is_known = |topic: &FetchTopic| {
+        let mut indexes = topic.partitions.iter().map(|asked| asked.partition);
+        find(topic).is_ok_and(|found| indexes.all(|index| index < found.partitions))
+    };
+    if !request.topics.iter().all(is_known) {
+        // It may have been created, or have grown, a moment ago. If the barrier fails the client is told that the
         // topic is unknown, at which it refreshes its metadata and comes again.
         let _ = ctx.log.barrier().await;
     }
@@ -276,7 +280,7 @@ impl Fetch<'_> {
             .buffered(READS_AT_ONCE)
             .collect::<Vec<_>>()
             .await;
-        for (read, outcome) in reads.drain(..) {
+        for (read, outcome) in reads {
             let wanted = &mut self.wanted[read.at];
             match outcome {
                 Ok(found) => {
@@ -289,6 +293,7 @@ impl Fetch<'_> {
                 Err(error) => wanted.error = read_error(self.ctx, &read, &error),
             }
         }
+        self.give_back();
         limited
     }
 
@@ -358,6 +363,14 @@ impl Fetch<'_> {
             none => *none = Some(more),
         }
         true
+    }
+
+    /// Gives back the memory that was accounted for what was then not found.
+    fn give_back(&mut self) {
+        if let Some(permit) = &mut self.permit {
+            let unused = permit.num_permits().saturating_sub(self.bytes);
+            drop(permit.split(unused));
+        }
     }
 }
 

@@ -215,13 +215,14 @@ fn refuse(asked: ProduceTopic, code: Code) -> StagedTopic {
     }
 }
 
-/// Brings the image up to date if it lacks one of the topics; they may have just been created.
-/// Answers whether what it lacks now does not exist.
+/// Brings the image up to date if it lacks one of the topics or partitions; they may have just been
+/// created. Answers whether what it lacks now does not exist.
 async fn freshen(ctx: &Ctx, topics: &[ProduceTopic]) -> bool {
-    let known = topics
-        .iter()
-        .all(|topic| lookup(ctx, &topic.topic).is_some());
-    known || ctx.log.barrier().await.is_ok()
+    let is_known = |asked: &ProduceTopic| {
+        let mut indexes = asked.partitions.iter().map(|partition| partition.index);
+        lookup(ctx, &asked.topic).is_some_and(|topic| indexes.all(|index| index < topic.partitions))
+    };
+    topics.iter().all(is_known) || ctx.log.barrier().await.is_ok()
 }
 
 fn lookup(ctx: &Ctx, topic: &TopicRef) -> Option<Arc<Topic>> {

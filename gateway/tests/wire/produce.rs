@@ -2,6 +2,7 @@ use bytes::{Bytes, BytesMut};
 use frazil_core::TopicId;
 use frazil_core::batch::{BatchBuilder, BatchHeader, Codec};
 use frazil_gateway::Config;
+use frazil_metadata::command::Command;
 use kafka_protocol::messages::{ApiVersionsRequest, ProduceResponse, TransactionalId};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -234,6 +235,24 @@ async fn a_topic_made_elsewhere_a_moment_ago_is_found() {
     let topic = node.topic("new", 1, &[]);
     let mut client = node.client().await;
     assert_eq!(client.produce(topic, 13, batch(&["x"])).await, (0, 0));
+
+    // So is a partition.
+    node.quorum.freeze();
+    node.quorum.apply(Command::CreatePartitions {
+        id: topic.1,
+        partitions: 2,
+    });
+    let response = client
+        .call(&produce(topic, 13, -1, &[(1, batch(&["x"]))]), 13)
+        .await;
+    assert_eq!(outcomes(&response)[0].error_code, 0);
+    node.quorum.freeze();
+    node.quorum.apply(Command::CreatePartitions {
+        id: topic.1,
+        partitions: 3,
+    });
+    let response = client.call(&fetch(topic, 13, &[(2, 0)]), 13).await;
+    assert_eq!(fetched(&response)[0].error_code, 0);
 }
 
 #[tokio::test]
