@@ -36,6 +36,17 @@ pub fn coordinator(error: &PortError) -> Code {
     }
 }
 
+/// A producer id could not be had. Whatever became of the command, another id costs nothing.
+pub fn producer_id(error: &PortError) -> Code {
+    match error {
+        // The code at which the Java producer just asks again; at the other coordinator errors it
+        // looks for the coordinator of a transactional id that it does not have.
+        PortError::Unavailable(_) | PortError::Indeterminate(_) | PortError::Fenced(_) => {
+            Code::CoordinatorLoadInProgress
+        }
+    }
+}
+
 /// A command on behalf of an admin request failed.
 pub fn admin(error: &PortError) -> Code {
     match error {
@@ -98,16 +109,18 @@ pub fn append(error: &AppendError) -> Code {
     }
 }
 
-/// Records cannot be read.
+/// Records cannot be read, for Fetch or ListOffsets.
 pub fn read(error: &ReadError) -> Code {
     match error {
         ReadError::UnknownPartition(_) => Code::UnknownTopicOrPartition,
         // They will be in the store in a moment.
         ReadError::ElsewhereInWal { .. } => Code::LeaderNotAvailable,
-        ReadError::NotFound { .. } | ReadError::Corrupt { .. } | ReadError::Store(_) => {
-            Code::KafkaStorageError
-        }
-        ReadError::Metadata(error) => data_path(error),
+        // Of the retriable codes the one that every client knows in a Fetch response: at
+        // LEADER_NOT_AVAILABLE or REQUEST_TIMED_OUT there the Java consumer dies.
+        ReadError::NotFound { .. }
+        | ReadError::Corrupt { .. }
+        | ReadError::Store(_)
+        | ReadError::Metadata(_) => Code::KafkaStorageError,
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) async fn handle(
             .catalog
             .new_producer_id()
             .await
-            .map_err(|error| error::coordinator(&error)),
+            .map_err(|error| error::producer_id(&error)),
     };
     match outcome {
         Ok(id) => InitProducerIdResponse::default()

@@ -222,6 +222,9 @@ impl Catalog for Quorum {
     }
 
     async fn new_producer_id(&self) -> PortResult<ProducerId> {
+        if self.unavailable.load(Ordering::SeqCst) {
+            return Err(PortError::Unavailable("as the test wants it".into()));
+        }
         match self.apply(Command::AllocateProducerIds { count: 1 }) {
             Outcome::ProducerIds { first } => Ok(first),
             other => panic!("{other:?}"),

@@ -167,6 +167,9 @@ async fn producer_ids_are_never_given_twice() {
         assert!(response.producer_id.0 >= 0);
         assert!(seen.insert(response.producer_id.0));
     }
+    node.quorum.unavailable.store(true, Ordering::SeqCst);
+    assert_eq!(client.call(&plain, 4).await.error_code, 14);
+    node.quorum.unavailable.store(false, Ordering::SeqCst);
     for (id, code) in [("tx", 53), ("", 42)] {
         let id = TransactionalId(StrBytes::from_static_str(id));
         let request = InitProducerIdRequest::default().with_transactional_id(Some(id));
