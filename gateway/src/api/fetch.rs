@@ -266,7 +266,7 @@ impl Fetch<'_> {
         let reads = available.into_iter().zip(allotments);
         let reads = reads.filter(|(_, allotment)| allotment.bytes_max > 0 || allotment.min_one);
         let cache = &self.ctx.cache;
-        let mut reads =
+        let reads =
             futures_util::stream::iter(reads.map(|((_, read), allotment)| async move {
                 let request = ReadRequest {
                     partition: read.partition,
