@@ -132,6 +132,7 @@ impl World {
             index: Arc::clone(self) as _,
             disk: Arc::new(MemDisk::new()),
             ids: Arc::new(SeededIds::new(1)),
+            metrics: frazil_cache::Metrics::default(),
         };
         let started = Cache::start(frazil_cache::Config::local(), parts).await;
         let (cache, _) = started.expect("a cache in memory");

@@ -100,7 +100,7 @@ mod tests {
     async fn changes_of_the_topic_count_at_once_and_those_of_brokers_soon() {
         let world = World::new();
         world.add_topic("t", 1);
-        let configs = TopicConfigs::default();
+        let configs = TopicConfigs::new(BTreeMap::new());
         assert_eq!(largest(&world, &configs), 1_048_588);
         set_broker(&world, None, "5000");
         assert_eq!(largest(&world, &configs), 1_048_588);

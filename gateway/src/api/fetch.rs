@@ -266,20 +266,19 @@ impl Fetch<'_> {
         let reads = available.into_iter().zip(allotments);
         let reads = reads.filter(|(_, allotment)| allotment.bytes_max > 0 || allotment.min_one);
         let cache = &self.ctx.cache;
-        let reads =
-            futures_util::stream::iter(reads.map(|((_, read), allotment)| async move {
-                let request = ReadRequest {
-                    partition: read.partition,
-                    from: read.from,
-                    up_to: read.up_to,
-                    max_bytes: allotment.bytes_max,
-                    min_one: allotment.min_one,
-                };
-                (read, cache.read(request).await)
-            }))
-            .buffered(READS_AT_ONCE)
-            .collect::<Vec<_>>()
-            .await;
+        let reads = futures_util::stream::iter(reads.map(|((_, read), allotment)| async move {
+            let request = ReadRequest {
+                partition: read.partition,
+                from: read.from,
+                up_to: read.up_to,
+                max_bytes: allotment.bytes_max,
+                min_one: allotment.min_one,
+            };
+            (read, cache.read(request).await)
+        }))
+        .buffered(READS_AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
         for (read, outcome) in reads {
             let wanted = &mut self.wanted[read.at];
             match outcome {

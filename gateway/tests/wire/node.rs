@@ -327,6 +327,7 @@ impl Node {
                 index: Arc::clone(&quorum) as _,
                 disk: Arc::new(MemDisk::new()),
                 ids: Arc::clone(&ids) as _,
+                metrics: frazil_cache::Metrics::default(),
             },
         )
         .await
