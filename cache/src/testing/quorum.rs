@@ -43,8 +43,9 @@ pub(crate) struct FakeQuorum {
     pub(crate) latency: Mutex<Duration>,
 }
 
+/// What a quorum would agree on.
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     epoch: BrokerEpoch,
     sealed_below: u64,
     logs: BTreeMap<TopicPartition, Log>,
@@ -118,7 +119,36 @@ fn extended(location: Location, by: u32) -> Location {
 }
 
 impl State {
-    fn apply(&mut self, commit: &Commit) -> PortResult<CommitOutcome> {
+    /// No registration yet.
+    pub(crate) fn new(partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
+        Self {
+            logs: partitions
+                .into_iter()
+                .map(|p| (p, Log::default()))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Registers the gateway anew, fencing its earlier registration.
+    pub(crate) fn register(&mut self) -> BrokerEpoch {
+        self.epoch = BrokerEpoch(self.epoch.0 + 1);
+        self.sealed_below = 0;
+        self.epoch
+    }
+
+    pub(crate) fn wal_extents(&self, broker: BrokerId) -> Vec<(TopicPartition, Extent)> {
+        let all = self
+            .logs
+            .iter()
+            .flat_map(|(p, log)| log.extents.iter().map(|extent| (*p, *extent)));
+        all.filter(|(_, extent)| {
+            matches!(extent.location, Location::Wal { broker: holder, .. } if holder == broker)
+        })
+        .collect()
+    }
+
+    pub(crate) fn apply(&mut self, commit: &Commit) -> PortResult<CommitOutcome> {
         if commit.epoch != self.epoch {
             return Err(PortError::Fenced(format!("epoch {}", commit.epoch)));
         }
@@ -197,26 +227,18 @@ impl FakeQuorum {
         prefix: Path,
         partitions: impl IntoIterator<Item = TopicPartition>,
     ) -> Self {
-        let logs = partitions.into_iter().map(|p| (p, Log::default()));
         Self {
             store,
             prefix,
-            state: Mutex::new(State {
-                logs: logs.collect(),
-                ..State::default()
-            }),
+            state: Mutex::new(State::new(partitions)),
             mishaps: Mutex::default(),
             late: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(1)),
         }
     }
 
-    /// Registers the gateway anew, fencing its earlier registration.
     pub(crate) fn register(&self) -> BrokerEpoch {
-        let mut state = self.state.lock();
-        state.epoch = BrokerEpoch(state.epoch.0 + 1);
-        state.sealed_below = 0;
-        state.epoch
+        self.state.lock().register()
     }
 
     pub(crate) fn happen(&self, mishaps: impl IntoIterator<Item = Mishap>) {
@@ -325,15 +347,7 @@ impl LogIndex for FakeQuorum {
     }
 
     fn wal_extents(&self, broker: BrokerId) -> Vec<(TopicPartition, Extent)> {
-        let state = self.state.lock();
-        let all = state
-            .logs
-            .iter()
-            .flat_map(|(p, log)| log.extents.iter().map(|extent| (*p, *extent)));
-        all.filter(|(_, extent)| {
-            matches!(extent.location, Location::Wal { broker: holder, .. } if holder == broker)
-        })
-        .collect()
+        self.state.lock().wal_extents(broker)
     }
 
     fn watch(&self, _: &[TopicPartition]) -> Box<dyn Watch> {

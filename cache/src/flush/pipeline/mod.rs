@@ -30,25 +30,24 @@
 //! longer take effect. What the state then says of the write-ahead log decides about the local
 //! batches: those which are still expected there go into a later segment.
 
+mod assemble;
+mod segment;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use frazil_core::ports::{
-    Append, BatchInfo, BatchOutcome, BatchRefusal, Commit, CommitOutcome, Move, SegmentInfo,
-};
+use frazil_core::ports::{BatchInfo, BatchOutcome, BatchRefusal, Commit, CommitOutcome};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, TopicPartition};
 
+use self::assemble::{Assembly, InFlight};
+use self::segment::{
+    Group, GroupStage, Place, Segment, Slot, SlotRef, Stage, close_group, cost, find, length,
+};
 use super::policy::{Open, Policy, Verdict};
 use crate::{AppendError, Appended, Durability};
 
 /// A batch, by the order of the calls.
 pub(crate) type Ticket = u64;
-
-/// The size of an entry of a segment's footer.
-const FOOTER_ENTRY: usize = 64;
-
-/// The most batches that one commit carries, so that a backlog does not become one huge command.
-const COMMIT_BATCHES_MAX: usize = 8192;
 
 /// What the task around the machine has to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,89 +71,6 @@ pub(crate) enum Effect {
     Settled { tickets: Vec<Ticket> },
     /// Positions of the log below this one are no longer needed.
     TruncateWal(u64),
-}
-
-/// What is known of a batch's place in the log of its partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Its segment's commit will tell.
-    Object,
-    /// Its group's commit will tell.
-    Local,
-    /// The state has it, in the write-ahead log; its segment's commit moves it.
-    At(Offset),
-    /// It will not be, or is already elsewhere.
-    Nowhere,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    ticket: Ticket,
-    partition: TopicPartition,
-    info: BatchInfo,
-    place: Place,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Open,
-    Uploading,
-    /// Where each slot's batch begins in the object, and the object's size.
-    Uploaded {
-        starts: Vec<u32>,
-        bytes: u64,
-    },
-}
-
-/// A segment; the last of [`Pipeline::segments`] is the open one.
-#[derive(Debug)]
-struct Segment {
-    /// Counts seals; never changes, while the name may.
-    seal: u64,
-    number: u64,
-    stage: Stage,
-    slots: Vec<Slot>,
-    bytes: usize,
-    since: Option<Duration>,
-    awaited_since: Option<Duration>,
-    flush: bool,
-    /// The first position of the write-ahead log that it still needs.
-    wal_start: Option<u64>,
-    /// The local batches that are not in a group yet.
-    forming: Vec<usize>,
-    /// Groups of it that are not settled.
-    groups: usize,
-}
-
-/// Local batches that are synced together.
-#[derive(Debug)]
-struct Group {
-    seal: u64,
-    members: Vec<usize>,
-    stage: GroupStage,
-}
-
-#[derive(Debug)]
-enum GroupStage {
-    Queued,
-    Writing,
-    /// Where each member's batch begins in the write-ahead log.
-    Synced(Vec<u64>),
-}
-
-/// A batch of a commit: the segment by its seal, and the slot.
-type SlotRef = (u64, usize);
-
-#[derive(Debug)]
-struct InFlight {
-    /// For each append of the commit, its batches.
-    appends: Vec<Vec<SlotRef>>,
-    /// Members of committed groups with their positions.
-    wal: Vec<(SlotRef, u64)>,
-    /// Seals of the groups, one per group.
-    groups: Vec<u64>,
-    /// Segments, which are in front of [`Pipeline::segments`] meanwhile.
-    segments: usize,
 }
 
 /// A recovered batch: the state has it at this offset.
@@ -196,34 +112,6 @@ struct WalState {
     /// What [`Effect::TruncateWal`] has said.
     truncated: u64,
     writing: bool,
-}
-
-impl Segment {
-    fn new(seal: u64) -> Self {
-        Self {
-            seal,
-            number: 0,
-            stage: Stage::Open,
-            slots: Vec::new(),
-            bytes: 0,
-            since: None,
-            awaited_since: None,
-            flush: false,
-            wal_start: None,
-            forming: Vec::new(),
-            groups: 0,
-        }
-    }
-
-    /// The slots in the order of their bytes, if the segment is uploaded.
-    fn by_start(&self) -> Vec<(u32, usize)> {
-        let Stage::Uploaded { starts, .. } = &self.stage else {
-            return Vec::new();
-        };
-        let mut order: Vec<_> = starts.iter().copied().zip(0..).collect();
-        order.sort_unstable();
-        order
-    }
 }
 
 impl Pipeline {
@@ -604,151 +492,35 @@ impl Pipeline {
         if self.in_flight.is_some() {
             return;
         }
-        let mut commit = Commit {
-            broker: self.broker,
-            epoch: self.epoch,
-            sealed_below: 0,
-            segments: Vec::new(),
-            appends: Vec::new(),
-            moves: Vec::new(),
-        };
-        let mut in_flight = InFlight {
-            appends: Vec::new(),
-            wal: Vec::new(),
-            groups: Vec::new(),
-            segments: 0,
-        };
-        let mut batches = 0;
-        self.commit_groups(&mut commit, &mut in_flight, &mut batches);
-        self.commit_segments(&mut commit, &mut in_flight, &mut batches);
-        if commit.appends.is_empty() && commit.moves.is_empty() {
-            // Segments in which nothing is left to be committed are given up.
-            self.release_segments(in_flight.segments, effects);
-            return;
-        }
-        let outstanding = self.segments.iter().skip(in_flight.segments);
-        let outstanding = outstanding.filter(|segment| !matches!(segment.stage, Stage::Open));
-        let sealed_below = outstanding.map(|segment| segment.number).min();
-        commit.sealed_below = sealed_below.unwrap_or(self.next_number);
-        self.in_flight = Some(in_flight);
-        effects.push(Effect::Commit(commit));
-    }
-
-    fn commit_groups(
-        &mut self,
-        commit: &mut Commit,
-        in_flight: &mut InFlight,
-        batches: &mut usize,
-    ) {
+        let mut assembly = Assembly::new(self.broker, self.epoch);
         while let Some(group) = self.groups.front()
             && let GroupStage::Synced(positions) = &group.stage
-            && (*batches == 0 || *batches + group.members.len() <= COMMIT_BATCHES_MAX)
+            && assembly.has_room(group.members.len())
         {
-            *batches += group.members.len();
             let segment = find(&mut self.segments, group.seal);
-            let mut order: Vec<(u64, usize)> = positions
-                .iter()
-                .copied()
-                .zip(group.members.iter().copied())
-                .collect();
-            order.sort_unstable();
-            let mut runs = Runs::default();
-            for (start, index) in order {
-                let slot = &segment.slots[index];
-                in_flight.wal.push(((group.seal, index), start));
-                let location = |start, length| Location::Wal {
-                    broker: self.broker,
-                    epoch: self.epoch,
-                    start,
-                    length,
-                };
-                runs.add(
-                    commit,
-                    in_flight,
-                    (group.seal, index),
-                    slot,
-                    start,
-                    location,
-                );
-            }
-            in_flight.groups.push(group.seal);
+            assembly.add_group(segment, &group.members, positions);
             self.groups.pop_front();
         }
-    }
-
-    fn commit_segments(
-        &mut self,
-        commit: &mut Commit,
-        in_flight: &mut InFlight,
-        batches: &mut usize,
-    ) {
         for segment in &self.segments {
-            let Stage::Uploaded { bytes, .. } = segment.stage else {
-                break;
-            };
-            if segment.groups > 0
-                || (*batches > 0 && *batches + segment.slots.len() > COMMIT_BATCHES_MAX)
+            if !matches!(segment.stage, Stage::Uploaded { .. })
+                || segment.groups > 0
+                || !assembly.has_room(segment.slots.len())
             {
                 break;
             }
-            *batches += segment.slots.len();
-            in_flight.segments += 1;
-            let id = SegmentId::new(self.epoch, segment.number);
-            let before = (commit.appends.len(), commit.moves.len());
-            let mut runs = Runs::default();
-            let mut moving: Option<(Move, u64)> = None;
-            for (start, index) in segment.by_start() {
-                let slot = &segment.slots[index];
-                let location = |start: u64, length| Location::Segment {
-                    id,
-                    start: start as u32,
-                    length,
-                };
-                match slot.place {
-                    Place::Object => {
-                        runs.add(
-                            commit,
-                            in_flight,
-                            (segment.seal, index),
-                            slot,
-                            start.into(),
-                            location,
-                        );
-                    }
-                    Place::At(offset) => {
-                        let length = slot.info.length;
-                        let fits = |(run, end): &(Move, u64)| {
-                            run.partition == slot.partition
-                                && run.end == offset
-                                && *end == u64::from(start)
-                        };
-                        if let Some((run, end)) = moving.as_mut().filter(|run| fits(run)) {
-                            run.end = offset + slot.info.records;
-                            *end += u64::from(length);
-                            run.to = location(
-                                *end - u64::from(run.to.length() + length),
-                                run.to.length() + length,
-                            );
-                        } else {
-                            commit.moves.extend(moving.take().map(|(run, _)| run));
-                            let run = Move {
-                                partition: slot.partition,
-                                base: offset,
-                                end: offset + slot.info.records,
-                                to: location(start.into(), length),
-                            };
-                            moving = Some((run, u64::from(start) + u64::from(length)));
-                        }
-                    }
-                    Place::Nowhere => {}
-                    Place::Local => unreachable!("a segment without groups has no local batch"),
-                }
-            }
-            commit.moves.extend(moving.map(|(run, _)| run));
-            if before != (commit.appends.len(), commit.moves.len()) {
-                commit.segments.push(SegmentInfo { id, bytes });
-            }
+            assembly.add_segment(segment, self.epoch);
         }
+        if assembly.is_empty() {
+            // Segments in which nothing is left to be committed are given up.
+            self.release_segments(assembly.segments(), effects);
+            return;
+        }
+        let outstanding = self.segments.iter().skip(assembly.segments());
+        let outstanding = outstanding.filter(|segment| !matches!(segment.stage, Stage::Open));
+        let sealed_below = outstanding.map(|segment| segment.number).min();
+        let (commit, in_flight) = assembly.finish(sealed_below.unwrap_or(self.next_number));
+        self.in_flight = Some(in_flight);
+        effects.push(Effect::Commit(commit));
     }
 
     // -- helpers -------------------------------------------------------------------------------
@@ -887,91 +659,6 @@ impl Pipeline {
     }
 }
 
-/// Joins batches that lie back to back into one append.
-#[derive(Default)]
-struct Runs {
-    end: Option<(TopicPartition, u64)>,
-}
-
-impl Runs {
-    fn add(
-        &mut self,
-        commit: &mut Commit,
-        in_flight: &mut InFlight,
-        reference: SlotRef,
-        slot: &Slot,
-        start: u64,
-        location: impl Fn(u64, u32) -> Location,
-    ) {
-        let length = slot.info.length;
-        if self.end == Some((slot.partition, start)) {
-            let append = commit.appends.last_mut().expect("the run has begun");
-            let joined = append.location.length() + length;
-            let begin = start + u64::from(length) - u64::from(joined);
-            append.location = location(begin, joined);
-            append.batches.push(slot.info);
-            let last = in_flight.appends.last_mut().expect("the run has begun");
-            last.push(reference);
-        } else {
-            commit.appends.push(Append {
-                partition: slot.partition,
-                location: location(start, length),
-                batches: vec![slot.info],
-            });
-            in_flight.appends.push(vec![reference]);
-        }
-        self.end = Some((slot.partition, start + u64::from(length)));
-    }
-}
-
-impl Segment {
-    fn put(&mut self, slot: Slot, now: Duration) {
-        self.since.get_or_insert(now);
-        self.bytes += cost(slot.info.length);
-        self.slots.push(slot);
-    }
-
-    fn batches(&self) -> Vec<(Ticket, TopicPartition)> {
-        let slots = self.slots.iter();
-        slots.map(|slot| (slot.ticket, slot.partition)).collect()
-    }
-}
-
-impl Group {
-    fn is_queued(&self) -> bool {
-        matches!(self.stage, GroupStage::Queued)
-    }
-}
-
-/// What a batch takes of a segment: its bytes, and at most an entry of the footer.
-fn cost(length: u32) -> usize {
-    length as usize + FOOTER_ENTRY
-}
-
-fn length(slots: &[Slot]) -> u64 {
-    slots.iter().map(|slot| u64::from(slot.info.length)).sum()
-}
-
-fn find(segments: &mut VecDeque<Segment>, seal: u64) -> &mut Segment {
-    // Seals count up by one.
-    let first = segments[0].seal;
-    let segment = &mut segments[(seal - first) as usize];
-    assert_eq!(segment.seal, seal, "seals count up by one");
-    segment
-}
-
-fn close_group(segment: &mut Segment) -> Option<Group> {
-    if segment.forming.is_empty() {
-        return None;
-    }
-    segment.groups += 1;
-    Some(Group {
-        seal: segment.seal,
-        members: std::mem::take(&mut segment.forming),
-        stage: GroupStage::Queued,
-    })
-}
-
 fn raise_to_object(
     segment: &mut Segment,
     members: &[usize],
@@ -1012,3 +699,6 @@ fn answer(outcome: BatchOutcome, log_start: Offset) -> Result<Appended, AppendEr
         BatchOutcome::Refused(refusal) => Err(AppendError::Refused(refusal)),
     }
 }
+
+#[cfg(test)]
+mod tests;
