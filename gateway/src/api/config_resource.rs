@@ -15,6 +15,10 @@ use crate::error::{self, Code, Explained};
 const TOPIC: i8 = 2;
 /// `resource_type` of brokers.
 const BROKER: i8 = 4;
+/// `resource_type` of client metrics subscriptions.
+const CLIENT_METRICS: i8 = 16;
+/// `resource_type` of groups.
+const GROUP: i8 = 32;
 
 /// Something that has settings.
 #[derive(Clone, Debug)]
@@ -23,10 +27,12 @@ pub(crate) enum Resource {
     Broker(BrokerId),
     /// A broker without a name: what all have in common.
     AllBrokers,
+    /// A kind that has settings in Kafka, and none here.
+    Bare,
 }
 
 impl Resource {
-    /// Finds a resource in the image. Loggers, client metrics and groups have no settings here.
+    /// Finds a resource in the image.
     pub(crate) fn find(ctx: &Ctx, kind: i8, name: &str) -> Result<Self, Explained> {
         match kind {
             TOPIC => {
@@ -44,19 +50,21 @@ impl Resource {
                     "a broker's name is its id",
                 )),
             },
+            CLIENT_METRICS | GROUP => Ok(Self::Bare),
             _ => {
-                let why = format!("resources of type {kind} have no settings here");
+                let why = format!("there are no resources of type {kind} here");
                 Err(Explained::new(Code::InvalidRequest, why))
             }
         }
     }
 
-    /// Whose settings they are, as the quorum knows it.
-    pub(crate) fn target(&self) -> ConfigTarget {
+    /// Whose settings they are, as the quorum knows it; `None`: nobody's.
+    fn target(&self) -> Option<ConfigTarget> {
         match self {
-            Self::Topic(topic) => ConfigTarget::Topic(topic.id),
-            Self::Broker(id) => ConfigTarget::Broker(Some(*id)),
-            Self::AllBrokers => ConfigTarget::Broker(None),
+            Self::Topic(topic) => Some(ConfigTarget::Topic(topic.id)),
+            Self::Broker(id) => Some(ConfigTarget::Broker(Some(*id))),
+            Self::AllBrokers => Some(ConfigTarget::Broker(None)),
+            Self::Bare => None,
         }
     }
 
@@ -66,6 +74,7 @@ impl Resource {
             Self::Topic(topic) => topic.config.clone(),
             Self::Broker(id) => ctx.catalog.broker_config(Some(*id)),
             Self::AllBrokers => ctx.catalog.broker_config(None),
+            Self::Bare => BTreeMap::new(),
         }
     }
 
@@ -92,6 +101,7 @@ impl Resource {
                 });
                 topic_config::broker_config(name).map(|key| (key.config_type(), set))
             }
+            Self::Bare => None,
         }
         .ok_or_else(|| unknown(name))?;
         if kind != ConfigType::List {
@@ -107,7 +117,7 @@ impl Resource {
     }
 
     /// Checks what shall be set on it from now on; `changes` says what of it is new.
-    pub(crate) fn check(
+    fn check(
         &self,
         ctx: &Ctx,
         after: &BTreeMap<String, String>,
@@ -123,14 +133,16 @@ impl Resource {
                 }
             }
             Self::AllBrokers => {}
+            Self::Bare => return Err(Explained::new(Code::InvalidRequest, "it has no settings")),
         }
         for (name, value) in changes {
             let Some(value) = value else { continue };
-            let key = topic_config::broker_config(name).ok_or_else(|| unknown(name))?;
-            if !key.dynamic {
-                let why = format!("{name} cannot be changed while the broker runs");
-                return Err(Explained::new(Code::InvalidRequest, why));
-            }
+            let key = topic_config::broker_config(name).filter(|key| key.dynamic);
+            let key = key.ok_or_else(|| {
+                let name = unknown(name).message;
+                let why = format!("{name}, or none that can be changed while brokers run");
+                Explained::new(Code::InvalidRequest, why)
+            })?;
             key.kind.check(value).map_err(|why| {
                 Explained::new(
                     Code::InvalidConfig,
@@ -155,9 +167,12 @@ impl Resource {
                 None => after.remove(name),
             };
         }
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.check(ctx, &after, &changes)?;
-        if !validate_only && !changes.is_empty() {
-            ctx.catalog.alter_config(self.target(), changes).await??;
+        if let Some(target) = self.target().filter(|_| !validate_only) {
+            ctx.catalog.alter_config(target, changes).await??;
         }
         Ok(())
     }

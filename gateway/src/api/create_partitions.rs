@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use frazil_core::TopicName;
 use frazil_core::ports::{CatalogRefusal, TOPIC_PARTITIONS_MAX};
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -42,7 +41,7 @@ pub(crate) async fn handle(
         };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name);
         results.push(match added {
-            Ok(()) => result.with_error_code(error::NONE),
+            Ok(()) => result.with_error_code(error::NONE).with_error_message(None),
             Err(error) => {
                 ctx.metrics.error(ApiKey::CreatePartitions, error.code);
                 result
@@ -59,8 +58,6 @@ async fn add(
     asked: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Explained> {
-    TopicName::new(&asked.name)
-        .map_err(|error| Explained::new(error::topic_name(&error), error.to_string()))?;
     let topic = ctx
         .catalog
         .topic(&asked.name)
@@ -68,8 +65,7 @@ async fn add(
     if asked.count <= topic.partitions || asked.count > TOPIC_PARTITIONS_MAX {
         return Err(CatalogRefusal::PartitionCount(topic.partitions).into());
     }
-    // Some clients write an empty list for null.
-    if let Some(assignments) = asked.assignments.as_ref().filter(|list| !list.is_empty()) {
+    if let Some(assignments) = &asked.assignments {
         let new = (asked.count - topic.partitions) as usize;
         if assignments.len() != new || assignments.iter().any(|a| a.broker_ids.is_empty()) {
             let why = format!("an assignment must name brokers for {new} new partitions");

@@ -27,7 +27,7 @@ pub(crate) async fn handle(
     request: DeleteTopicsRequest,
     version: i16,
 ) -> DeleteTopicsResponse {
-    let topics = if version >= TOPIC_IDS {
+    let mut topics = if version >= TOPIC_IDS {
         request.topics
     } else {
         let names = request.topic_names.into_iter();
@@ -47,6 +47,9 @@ pub(crate) async fn handle(
         }
     }
     let repeated = &repeated;
+    // One entry for each, also for one that stands there twice.
+    let mut answered = HashSet::new();
+    topics.retain(|topic| answered.insert((topic.name.clone(), topic.topic_id)));
     let results = topics.into_iter().map(|topic| {
         let fresh = fresh.clone();
         async move {
@@ -77,8 +80,8 @@ async fn delete(
     asked: &DeleteTopicState,
     repeated: &HashSet<TopicId>,
 ) -> Result<(TopicName, Uuid), Explained> {
-    if asked.name.is_some() && !asked.topic_id.is_nil() {
-        let why = "a topic is named either by name or by id";
+    if asked.name.is_some() != asked.topic_id.is_nil() {
+        let why = "a topic is named either by its name or by its id";
         return Err(Explained::new(Code::InvalidRequest, why));
     }
     let unknown = || match asked.name {

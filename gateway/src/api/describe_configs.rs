@@ -46,6 +46,7 @@ pub(crate) async fn handle(
                 });
                 result
                     .with_error_code(error::NONE)
+                    .with_error_message(None)
                     .with_configs(entries.collect())
             }
             Err(error) => {
@@ -67,6 +68,7 @@ fn describe(
     let mut entries = match Resource::find(ctx, asked.resource_type, &asked.resource_name)? {
         Resource::Topic(topic) => configs::of_topic(&topic.config, brokers),
         Resource::AllBrokers => configs::of_all_brokers(brokers),
+        Resource::Bare => Vec::new(),
         Resource::Broker(id) if id == ctx.broker => configs::of_broker(brokers),
         Resource::Broker(_) => {
             let why = format!(

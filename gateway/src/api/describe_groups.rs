@@ -18,6 +18,9 @@ const NOT_FOUND: i16 = 6;
 /// The bits of what may be done with a group: read, delete, describe. Nobody is kept from any.
 const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
+/// Not asked for, or nothing to be done.
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
 /// Describes groups.
 pub(crate) async fn handle(
     ctx: &Ctx,
@@ -28,21 +31,23 @@ pub(crate) async fn handle(
 ) -> DescribeGroupsResponse {
     let mut groups = Vec::with_capacity(request.groups.len());
     for id in request.groups {
-        let described = match ctx.groups.describe(&id).await {
-            Ok(description) => describe(id, description),
-            Err(error) => failed(ctx, id, &error, version),
-        };
-        groups.push(if request.include_authorized_operations {
-            described.with_authorized_operations(ALL_OPERATIONS)
+        let operations = if request.include_authorized_operations {
+            ALL_OPERATIONS
         } else {
-            described.with_authorized_operations(i32::MIN)
+            OPERATIONS_UNKNOWN
+        };
+        groups.push(match ctx.groups.describe(&id).await {
+            Ok(description) => describe(id, description).with_authorized_operations(operations),
+            Err(error) => {
+                failed(ctx, id, &error, version).with_authorized_operations(OPERATIONS_UNKNOWN)
+            }
         });
     }
     DescribeGroupsResponse::default().with_groups(groups)
 }
 
 fn describe(id: GroupId, description: Description) -> DescribedGroup {
-    let Description { state, group } = description;
+    let Description { state, group, .. } = description;
     // Metadata and assignments mean something only once a generation is complete.
     let protocol = group.protocol.filter(|_| state == State::Stable);
     let members = group.members.into_iter();

@@ -319,6 +319,7 @@ async fn describing_listing_and_deleting() {
     assert_eq!(list(&["stable"], &["classic"]).await.len(), 1);
     assert_eq!(list(&["Empty"], &[]).await.len(), 0);
     assert_eq!(list(&[], &["share"]).await.len(), 0);
+    assert_eq!(listed[0].group_type.as_str(), "classic");
 
     assert_eq!(delete("g").await, 68);
     let leave = LeaveGroupRequest::default()

@@ -53,7 +53,9 @@ pub(crate) async fn handle(
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name);
         responses.push(match altered {
-            Ok(()) => response.with_error_code(error::NONE),
+            Ok(()) => response
+                .with_error_code(error::NONE)
+                .with_error_message(None),
             Err(error) => {
                 ctx.metrics
                     .error(ApiKey::IncrementalAlterConfigs, error.code);

@@ -11,7 +11,7 @@ use crate::context::{ConnInfo, Ctx, Header};
 use crate::error;
 
 /// The type of all groups here.
-const CLASSIC: &str = "Classic";
+const CLASSIC: &str = "classic";
 
 /// Lists groups.
 pub(crate) async fn handle(

@@ -171,6 +171,7 @@ fn request(key: ApiKey, version: i16) -> Option<bytes::Bytes> {
                 create_partitions_request::CreatePartitionsTopic::default()
                     .with_name(name)
                     .with_count(2)
+                    .with_assignments(None)
             });
             let request = CreatePartitionsRequest::default()
                 .with_topics(topics.into())

@@ -161,6 +161,8 @@ pub(crate) struct Commit {
 pub(crate) struct Description {
     pub(crate) state: State,
     pub(crate) group: Group,
+    /// Neither was there ever a generation, nor is anybody about to join.
+    pub(crate) new: bool,
 }
 
 /// A group as it is listed.
@@ -352,20 +354,17 @@ impl Groups {
         group: &str,
         topics: Vec<(String, Vec<TopicPartition>)>,
     ) -> Result<Vec<String>, GroupError> {
-        check_name(group)?;
         self.ask(group, false, |reply| Request::DeleteOffsets(topics, reply))
             .await
     }
 
     /// Deletes a group without members, with its offsets.
     pub(crate) async fn delete(&self, group: &str) -> Result<(), GroupError> {
-        check_name(group)?;
         self.ask(group, false, Request::Delete).await
     }
 
     /// Describes a group.
     pub(crate) async fn describe(&self, group: &str) -> Result<Description, GroupError> {
-        check_name(group)?;
         self.shared.check_owner(group)?;
         self.shared.log.barrier().await?;
         self.describe_fresh(group).await
@@ -385,7 +384,7 @@ impl Groups {
                 continue;
             }
             match self.describe_fresh(&name).await {
-                Ok(Description { state, group }) => listings.push(Listing {
+                Ok(Description { state, group, .. }) => listings.push(Listing {
                     name,
                     state,
                     protocol_type: group.protocol_type,
@@ -411,10 +410,10 @@ impl Groups {
             } else {
                 State::Stable
             };
-            Description { state, group }
+            let new = group.generation == 0;
+            Description { state, group, new }
         };
-        let new = description.state == State::Empty && description.group.generation == 0;
-        if new && shared.store.offsets(group).is_empty() {
+        if description.new && shared.store.offsets(group).is_empty() {
             return Err(GroupError::UnknownGroup);
         }
         Ok(description)
@@ -523,6 +522,8 @@ impl Shared {
     }
 }
 
+/// Members need a group with a name. Offsets can be committed under an empty one, by old simple
+/// consumers.
 fn check_name(group: &str) -> Result<(), GroupError> {
     if group.is_empty() {
         Err(GroupError::InvalidGroupId)

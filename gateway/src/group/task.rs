@@ -256,6 +256,7 @@ impl Coordinator {
                 let description = Description {
                     state: self.machine.state(),
                     group: self.machine.image(),
+                    new: self.machine.is_new(),
                 };
                 drop(reply.send(Ok(description)));
                 return Ok(());
