@@ -21,7 +21,7 @@ pub struct Config {
     pub request_timeout: Duration,
     /// How long a connection may be silent between requests (`connections.max.idle.ms`).
     pub idle_timeout: Duration,
-    /// How long a client may take to accept a response.
+    /// How long a client may take to accept a whole response.
     pub response_timeout: Duration,
     /// How long open connections are given to finish when the gateway drains.
     pub drain_timeout: Duration,

@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use bytes::Buf;
 
@@ -168,18 +168,20 @@ async fn write_answers<W: AsyncWrite + Unpin>(
     io.shutdown().await.map_err(Ended::Write)
 }
 
-/// Writes all pieces. A client that takes nothing for too long is given up.
+/// Writes all pieces. A client that takes longer than allowed for the whole response is given up:
+/// a response holds memory until it is written, and the client has stopped waiting for it by then.
 async fn write_all<W: AsyncWrite + Unpin>(
     ctx: &Ctx,
     io: &mut W,
     mut response: Response,
 ) -> io::Result<()> {
+    let deadline = Instant::now() + ctx.config.response_timeout;
     while response.has_remaining() {
-        let written = timeout(ctx.config.response_timeout, io.write_buf(&mut response)).await??;
+        let written = timeout_at(deadline, io.write_buf(&mut response)).await??;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
         ctx.metrics.sent_bytes.inc_by(written as u64);
     }
-    timeout(ctx.config.response_timeout, io.flush()).await?
+    timeout_at(deadline, io.flush()).await?
 }

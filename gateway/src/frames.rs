@@ -4,10 +4,11 @@
 //!   length beyond any limit, and ends here.
 //! - The buffer grows with the bytes that arrive: by doubling, or at once up to the length of the
 //!   request before, so that large requests of one kind are not copied while they arrive.
-//! - A request counts against the gateway's memory from its length on until its answer is
-//!   written; while there is none left, nothing more is read.
-//! - A client that is slower than the timeouts is cut off. Waiting for memory is not held
-//!   against it.
+//! - The buffer counts against the gateway's memory as it grows, until the request is answered;
+//!   while there is none left, nothing more is read. A length that is only claimed counts for
+//!   [`FIRST_READ_BYTES`]. Requests that each wait for the memory of the rest of the others are
+//!   ended by the timeout.
+//! - A client that is slower than the timeouts is cut off.
 
 use std::io;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use crate::Config;
 
 /// What is read from an idle connection at first.
 const FIRST_READ_BYTES: usize = 8 << 10;
+/// What a connection may allocate at once because its last request was as long.
+const USUAL_MAX: usize = 1 << 20;
 /// Key, version and correlation id: no request is shorter.
 const LENGTH_MIN: usize = 8;
 
@@ -36,6 +39,8 @@ pub(crate) enum FrameError {
     },
     #[error("the client was silent or slow for too long")]
     Timeout,
+    #[error("there was no memory for the rest of a request")]
+    Memory,
     #[error("the connection ended within a request")]
     CutOff,
     #[error(transparent)]
@@ -106,12 +111,19 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         }
         let length = self.checked_length()?;
         let before = Instant::now();
-        let permit = self.permit(length).await;
+        let mut charged = length.min(FIRST_READ_BYTES).min(self.limits.memory_bytes);
+        let mut permit = self.permit(charged).await;
         deadline += before.elapsed();
         while self.buffer.len() < 4 + length {
             let missing = 4 + length - self.buffer.len();
             let proven = self.buffer.len().max(self.usual).max(FIRST_READ_BYTES);
             let growth = missing.min(proven);
+            let needed = (self.buffer.len() + growth).min(self.limits.memory_bytes);
+            if needed > charged {
+                let more = timeout_at(deadline, self.permit(needed - charged)).await;
+                permit.merge(more.map_err(|_| FrameError::Memory)?);
+                charged = needed;
+            }
             if self.read(growth, deadline).await? == 0 {
                 return Err(FrameError::CutOff);
             }
@@ -123,7 +135,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             self.buffer = BytesMut::new();
         }
         self.patience = self.limits.idle_timeout;
-        self.usual = length;
+        self.usual = length.min(USUAL_MAX);
         Ok(Some(Frame { bytes, permit }))
     }
 
@@ -146,8 +158,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             })
     }
 
-    async fn permit(&self, length: usize) -> OwnedSemaphorePermit {
-        let bytes = length.min(self.limits.memory_bytes);
+    async fn permit(&self, bytes: usize) -> OwnedSemaphorePermit {
         let permit = Arc::clone(&self.memory).acquire_many_owned(bytes as u32);
         permit.await.expect("the semaphore is never closed")
     }
@@ -292,6 +303,31 @@ mod tests {
         assert_eq!(memory.available_permits(), 0);
         drop(large);
         assert_eq!(memory.available_permits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn claimed_lengths_take_no_memory_from_others() {
+        let bytes = 10 * FIRST_READ_BYTES;
+        let memory = Arc::new(Semaphore::new(bytes));
+        let config = Config {
+            requests_in_flight_bytes_max: bytes,
+            ..config()
+        };
+        let mut request = ((8 * FIRST_READ_BYTES) as i32).to_be_bytes().to_vec();
+        let (mut stalled, server) = tokio::io::duplex(1 << 20);
+        stalled.write_all(&request).await.unwrap();
+        stalled.write_all(b"and no more").await.unwrap();
+        let mut frames = Frames::new(server, Arc::clone(&memory), &config);
+        let waiting = tokio::spawn(async move { frames.next().await.map(drop) });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        request.resize(4 + 8 * FIRST_READ_BYTES, 1);
+        let mut other = Frames::new(&request[..], Arc::clone(&memory), &config);
+        let frame = other.next().await.unwrap().unwrap();
+        assert_eq!(frame.bytes.len(), 8 * FIRST_READ_BYTES);
+        assert!(matches!(waiting.await.unwrap(), Err(FrameError::Timeout)));
+        drop(frame);
+        assert_eq!(memory.available_permits(), bytes);
     }
 
     #[tokio::test]

@@ -113,8 +113,8 @@ async fn serve(ctx: Arc<Ctx>, conn: ConnInfo, stream: TcpStream) {
         Err(Ended::Frame(FrameError::Io(error)) | Ended::Write(error)) => {
             debug!(%peer, %error, "connection lost");
         }
-        Err(Ended::Frame(FrameError::Timeout | FrameError::CutOff)) => {
-            debug!(%peer, "connection closed: cut off or silent");
+        Err(Ended::Frame(FrameError::Timeout | FrameError::CutOff | FrameError::Memory)) => {
+            debug!(%peer, "connection closed: cut off, silent, or no memory left");
         }
         Err(error) => {
             ctx.metrics.malformed.inc();
