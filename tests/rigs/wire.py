@@ -153,6 +153,15 @@ class Broker:
             answer.string()
         return answer.string(), nodes
 
+    def coordinator(self, group):
+        """FindCoordinator v0; its address."""
+        answer = self.call(FIND_COORDINATOR, 0, string(group))
+        code = answer.take("h")
+        answer.take("i")
+        if code:
+            raise WireError(f"coordinator of {group} at {self.address}", code)
+        return f"{answer.string()}:{answer.take('i')}"
+
     def committed(self, group, topic, partition):
         """OffsetFetch v1; the committed offset, -1 for none."""
         body = string(group) + array([string(topic) + array([struct.pack(">i", partition)])])

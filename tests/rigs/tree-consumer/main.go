@@ -99,7 +99,6 @@ func run(bootstrap, topic, group, out string, members int, fetch int32, idle tim
 		close(c.done)
 	}
 
-	started := time.Now()
 	clients := make([]*kgo.Client, members)
 	for i := range clients {
 		clients[i], err = kgo.NewClient(
@@ -122,6 +121,7 @@ func run(bootstrap, topic, group, out string, members int, fetch int32, idle tim
 		return err
 	}
 
+	started := time.Now()
 	reading, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	progress := make(chan struct{}, 1)

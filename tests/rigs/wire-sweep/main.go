@@ -40,8 +40,10 @@ const (
 	// The newest version of any API here; a scenario at it reaches every newest one.
 	newest = 18
 
-	memberIDRequired = 79
-	topicExists      = 36
+	topicExists       = 36
+	groupNotFound     = 69
+	memberIDRequired  = 79
+	electionNotNeeded = 84
 )
 
 // UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, COORDINATOR_LOAD_IN_PROGRESS,
@@ -344,6 +346,13 @@ func (s *sweep) create(v int16, topic string) *[16]byte {
 	} else {
 		want = partitions
 	}
+
+	elect := kmsg.NewPtrElectLeadersRequest()
+	elect.TimeoutMillis = 10000
+	et := kmsg.NewElectLeadersRequestTopic()
+	et.Topic, et.Partitions = topic, []int32{0}
+	elect.Topics = append(elect.Topics, et)
+	ask[*kmsg.ElectLeadersResponse](s, v, elect, electionNotNeeded)
 
 	var id [16]byte
 	metadata := kmsg.NewPtrMetadataRequest()
@@ -655,7 +664,7 @@ func (s *sweep) group(v int16, topic string, id [16]byte) {
 	drop := kmsg.NewPtrDeleteGroupsRequest()
 	drop.Groups = []string{group}
 	// Where the last offset's deletion ends an empty group, it is already gone.
-	ask[*kmsg.DeleteGroupsResponse](s, v, drop, 69)
+	ask[*kmsg.DeleteGroupsResponse](s, v, drop, groupNotFound)
 }
 
 func (s *sweep) committed(v int16, group, topic string, id [16]byte, offset int64, note string) {
