@@ -48,7 +48,8 @@ pub(crate) async fn handle(
 
 fn describe(id: GroupId, description: Description) -> DescribedGroup {
     let Description { state, group, .. } = description;
-    // Metadata and assignments mean something only once a generation is complete.
+    // The protocol, and metadata for it, mean something only once a generation is complete;
+    // an assignment, until it is replaced.
     let protocol = group.protocol.filter(|_| state == State::Stable);
     let members = group.members.into_iter();
     DescribedGroup::default()
@@ -71,14 +72,13 @@ fn describe_member(id: String, member: Member, protocol: Option<&str>) -> Descri
             .find(|(name, _)| name == protocol)
             .map(|(_, metadata)| Bytes::copy_from_slice(&metadata))
     });
-    let assignment = protocol.map(|_| Bytes::copy_from_slice(&member.assignment));
     DescribedGroupMember::default()
         .with_member_id(StrBytes::from_string(id))
         .with_group_instance_id(member.instance_id.map(StrBytes::from_string))
         .with_client_id(StrBytes::from_string(member.client_id))
         .with_client_host(StrBytes::from_string(member.client_host))
         .with_member_metadata(metadata.unwrap_or_default())
-        .with_member_assignment(assignment.unwrap_or_default())
+        .with_member_assignment(Bytes::from(member.assignment.to_vec()))
 }
 
 fn failed(ctx: &Ctx, id: GroupId, error: &GroupError, version: i16) -> DescribedGroup {

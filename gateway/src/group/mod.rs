@@ -354,6 +354,7 @@ impl Groups {
         group: &str,
         topics: Vec<(String, Vec<TopicPartition>)>,
     ) -> Result<Vec<String>, GroupError> {
+        check_name(group)?;
         self.ask(group, false, |reply| Request::DeleteOffsets(topics, reply))
             .await
     }
@@ -522,7 +523,7 @@ impl Shared {
     }
 }
 
-/// Members need a group with a name. Offsets can be committed under an empty one, by old simple
+/// Members, and who deletes offsets, need a group with a name. Offsets can be committed under an empty one, by old simple
 /// consumers.
 fn check_name(group: &str) -> Result<(), GroupError> {
     if group.is_empty() {
