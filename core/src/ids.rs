@@ -203,6 +203,22 @@ mod tests {
     }
 
     #[test]
+    fn object_keys_stay() {
+        for (epoch, number, key) in [
+            (0, 0, "segments/00/0000000000000000-0000000000000000.seg"),
+            (1, 0, "segments/9e/0000000000000001-0000000000000000.seg"),
+            (1, 1, "segments/1d/0000000000000001-0000000000000001.seg"),
+            (
+                17,
+                4711,
+                "segments/f5/0000000000000011-0000000000001267.seg",
+            ),
+        ] {
+            assert_eq!(SegmentId::new(BrokerEpoch(epoch), number).object_key(), key);
+        }
+    }
+
+    #[test]
     fn what_is_not_a_segment_id_is_refused() {
         for text in [
             "",

@@ -372,9 +372,7 @@ fn open(
             Some(_) => {}
             None => {
                 // After the log's first file: a directory with an identity has a log.
-                let mut bytes = Vec::new();
-                encode_onto(&config.voter_id, &mut bytes);
-                durable::replace(&*disk, &config.dir, IDENTITY_FILE, IDENTITY_MAGIC, &bytes)?;
+                write_identity(&*disk, &config.dir, config.voter_id)?;
             }
         }
         let snapshot = SnapshotStore {
@@ -398,6 +396,12 @@ fn identity(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, Error> {
     let bytes = durable::read(disk, dir, IDENTITY_FILE, IDENTITY_MAGIC)?;
     let parse = |bytes: Vec<u8>| -> Result<u64, Corrupt> { decode_all(&bytes, IDENTITY_FILE) };
     Ok(bytes.map(parse).transpose().map_err(io::Error::from)?)
+}
+
+fn write_identity(disk: &dyn Disk, dir: &Path, voter: u64) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    encode_onto(&voter, &mut bytes);
+    durable::replace(disk, dir, IDENTITY_FILE, IDENTITY_MAGIC, &bytes)
 }
 
 /// Follows leadership: shows it, and gives a new cluster its id.
@@ -450,5 +454,26 @@ async fn snapshot_by_bytes(node: Arc<Node>, mut log: watch::Receiver<u64>, bytes
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use frazil_core::env::testing::{MemDisk, check_golden};
+
+    use super::*;
+
+    #[test]
+    fn the_identity_is_written_as_ever() {
+        let disk = MemDisk::new();
+        let dir = Path::new("/");
+        assert_eq!(identity(&disk, dir).unwrap(), None);
+        write_identity(&disk, dir, 300).unwrap();
+        let bytes = disk.contents(&dir.join(IDENTITY_FILE)).unwrap();
+        check_golden("raft-identity-v1.bin", &bytes);
+        assert_eq!(identity(&disk, dir).unwrap(), Some(300));
+
+        disk.rot(&dir.join(IDENTITY_FILE), 12, 1);
+        assert!(identity(&disk, dir).is_err());
     }
 }

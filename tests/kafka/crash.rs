@@ -130,3 +130,44 @@ async fn sigterm_exits_0_and_keeps_everything() {
         assert_eq!(next(&consumer).payload(), Some(n.to_string().as_bytes()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn object_records_need_nothing_of_the_gateways_disk() {
+    let mut server = Server::start();
+    server.create_topic("kept", 1, &[]).await;
+    let producer: FutureProducer = server.client().create().unwrap();
+    for n in 0..20 {
+        let value = n.to_string();
+        let record = FutureRecord::<str, str>::to("kept").payload(&value);
+        producer.send(record, PATIENCE).await.unwrap();
+    }
+    server.kill();
+    std::fs::remove_dir_all(server.data().join("gateway")).unwrap();
+    server.revive();
+    let consumer = reader(&server, "kept", 0, Offset::Beginning);
+    for n in 0..20 {
+        let record = next(&consumer);
+        assert_eq!(record.offset(), n);
+        assert_eq!(record.payload(), Some(n.to_string().as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acks_1_survives_kill_9() {
+    let mut server = Server::start();
+    server.create_topic("one", 1, &[]).await;
+    let producer: FutureProducer = server.client().set("acks", "1").create().unwrap();
+    for n in 0..20 {
+        let value = n.to_string();
+        let record = FutureRecord::<str, str>::to("one").payload(&value);
+        assert_eq!(producer.send(record, PATIENCE).await.unwrap().offset, n);
+    }
+    server.kill();
+    server.revive();
+    let consumer = reader(&server, "one", 0, Offset::Beginning);
+    for n in 0..20 {
+        let record = next(&consumer);
+        assert_eq!(record.offset(), n);
+        assert_eq!(record.payload(), Some(n.to_string().as_bytes()));
+    }
+}
