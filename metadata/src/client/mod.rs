@@ -16,6 +16,8 @@
 mod barrier;
 mod ports;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ use crate::peer::{CallError, Peer};
 use crate::wire::{COMMAND_MAX, Reply, Request, Status};
 
 use barrier::Barrier;
-use requests::Requests;
+use requests::{Requests, Ticket};
 
 /// Commands that are under way at once; the state remembers several times as many outcomes.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -47,7 +49,7 @@ const PRODUCER_IDS: u32 = 100;
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
-/// A client of the quorum. Cheap to clone; the clones are one session.
+/// A client of the quorum. Cheap to clone; the clones share their sessions.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -55,13 +57,44 @@ pub struct Client {
 
 struct Inner {
     link: Arc<Link>,
-    client: Uuid,
-    requests: Requests,
+    /// Commits of batches have a session of their own. They come one after the other, so each
+    /// declares all before it done, whatever other requests are still under way: that settles a
+    /// commit whose outcome is unknown.
+    commits: Session,
+    others: Session,
     in_flight: Semaphore,
     barrier: Barrier,
     registration: RwLock<Option<(BrokerId, BrokerEpoch)>>,
     /// Producer ids that were taken and not given out.
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
+}
+
+/// One client as the state knows it.
+struct Session {
+    client: Uuid,
+    requests: Requests,
+}
+
+impl Session {
+    fn new(ids: &dyn Ids) -> Self {
+        Self {
+            client: ids.uuid(),
+            requests: Requests::default(),
+        }
+    }
+
+    /// The command as the session's next request.
+    fn begin(&self, command: Command) -> (Ticket<'_>, Envelope) {
+        let ticket = self.requests.begin();
+        let envelope = Envelope {
+            client: self.client,
+            request: ticket.number,
+            done_below: ticket.done_below,
+            time_ms: 0,
+            command,
+        };
+        (ticket, envelope)
+    }
 }
 
 /// The ways to the quorum.
@@ -128,8 +161,8 @@ impl Client {
             inner: Arc::new(Inner {
                 barrier: Barrier::start(Arc::clone(&link)),
                 link,
-                client: ids.uuid(),
-                requests: Requests::default(),
+                commits: Session::new(ids),
+                others: Session::new(ids),
                 in_flight: Semaphore::new(IN_FLIGHT_MAX),
                 registration: RwLock::new(None),
                 producer_ids: tokio::sync::Mutex::new(0..0),
@@ -265,14 +298,7 @@ impl Client {
             .await
             .map_err(|_| crowded())?
             .map_err(|_| crowded())?;
-        let request = inner.requests.begin();
-        let envelope = Envelope {
-            client: inner.client,
-            request: request.number,
-            done_below: request.done_below,
-            time_ms: 0,
-            command,
-        };
+        let (_ticket, envelope) = inner.session(&command).begin(command);
         let outcome = inner.link.commit(&envelope, deadline).await?;
         inner.link.metrics.commits.inc();
         inner
@@ -285,6 +311,13 @@ impl Client {
 }
 
 impl Inner {
+    fn session(&self, command: &Command) -> &Session {
+        match command {
+            Command::Commit(_) => &self.commits,
+            _ => &self.others,
+        }
+    }
+
     async fn barrier_until(&self, deadline: Instant) -> PortResult<()> {
         self.barrier.pass(&self.link, deadline).await
     }
