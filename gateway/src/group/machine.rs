@@ -44,6 +44,13 @@ use super::member::{MemberState, elect_protocol};
 /// cannot heartbeat meanwhile, so the session timeout does not apply.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: u64 = 300_000;
 
+/// The shortest time that members are given to rejoin and to sync, milliseconds. Clients may name
+/// 0, and would be dropped before they could answer.
+const REBALANCE_TIMEOUT_MS_MIN: u64 = 1_000;
+
+/// Protocols that a member may offer: electing one compares all with all.
+const PROTOCOLS_MAX: usize = 64;
+
 /// Milliseconds of a monotonic clock.
 pub(crate) type Millis = u64;
 
@@ -458,7 +465,7 @@ impl Machine {
 
     /// Whether the joining member shares a protocol with everybody.
     fn supports(&self, join: &Join) -> bool {
-        if join.protocol_type.is_empty() || join.protocols.is_empty() {
+        if join.protocol_type.is_empty() || !(1..=PROTOCOLS_MAX).contains(&join.protocols.len()) {
             return false;
         }
         self.members.is_empty()
@@ -717,11 +724,11 @@ impl Machine {
     }
 
     fn rebalance_timeout(&self) -> u64 {
-        self.members
-            .values()
-            .map(|m| m.rebalance_timeout_ms.max(0) as u64)
-            .max()
+        let timeouts = self.members.values().map(|m| m.rebalance_timeout_ms);
+        let longest = timeouts.max().unwrap_or(0);
+        u64::try_from(longest)
             .unwrap_or(0)
+            .max(REBALANCE_TIMEOUT_MS_MIN)
     }
 
     /// Takes a member out, answering what it has parked. The caller sees to the rebalance.

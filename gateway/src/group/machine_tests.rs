@@ -241,6 +241,10 @@ fn what_a_join_is_refused_for() {
             GroupError::InconsistentProtocol,
         ),
         (
+            Box::new(|j| j.protocols = vec![j.protocols[0].clone(); 65]),
+            GroupError::InconsistentProtocol,
+        ),
+        (
             Box::new(|j| j.protocols[0].1 = Bytes::from(vec![0; 1_000])),
             GroupError::GroupFull,
         ),
@@ -954,6 +958,7 @@ impl History {
                         ("sticky".into(), Bytes::new()),
                     ],
                     id_required: n == 1,
+                    rebalance_timeout_ms: [0, 20_000][usize::from(meta)],
                     fresh: token.to_string(),
                     ..join(&self.clients[n].id)
                 };
@@ -1005,6 +1010,8 @@ impl History {
             Step::Wait(ms) => {
                 self.now += ms;
                 self.feed(Event::Tick);
+                let wake = self.machine.wake_at();
+                assert!(wake.is_none_or(|wake| wake > self.now), "ticks for ever");
             }
             Step::Move => {
                 // The task fails who waits. A generation that was not stored is forgotten, and

@@ -448,6 +448,26 @@ async fn a_member_that_falls_silent_is_dropped_and_the_group_listed_as_empty() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_group_without_members_and_requests_is_forgotten_but_not_lost() {
+    let world = World::new();
+    let groups = groups(&world).await;
+    let partition = TopicPartition::new(world.add_topic("t", 1), 0);
+    let stays = enter(&groups, "stays").await;
+    for offset in 1..3 {
+        let committed = groups.commit("goes", commit(None, partition, offset)).await;
+        assert_eq!(committed, Ok(()));
+        for _ in 0..10 {
+            assert_eq!(beat(&groups, "stays", &stays).await, Ok(()));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+        }
+        let loaded: Vec<_> = groups.shared.loaded.lock().keys().cloned().collect();
+        assert_eq!(loaded, ["stays"]);
+        let read = groups.offsets("goes").await.unwrap();
+        assert_eq!(read[&partition].offset, Offset(offset));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_number_of_loaded_groups_is_bounded() {
     let world = World::new();
     let mut config = config();
