@@ -533,6 +533,12 @@ impl Pipeline {
     fn put_together(&mut self, slots: Vec<Slot>, wal_start: Option<u64>, now: Duration) {
         let bytes = slots.iter().map(|slot| cost(slot.info.length)).sum();
         let open = self.room(bytes, now);
+        // They come to lie between the batches of a group that is still forming. Those in front of
+        // them have to be an extent of their own, or it would be cut when it is moved.
+        if let Some(group) = close_group(open) {
+            self.groups.push_back(group);
+        }
+        let open = self.open();
         open.wal_start = open.wal_start.into_iter().chain(wal_start).min();
         for slot in slots {
             open.put(slot, now);

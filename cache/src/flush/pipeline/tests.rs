@@ -24,9 +24,9 @@ enum Step {
     Pass(u64),
     Flush,
     /// One of the uploads ends.
-    Uploaded(prop::sample::Index),
+    Uploaded(usize),
     /// One of them finds its name taken.
-    NameTaken(prop::sample::Index),
+    NameTaken(usize),
     Synced,
     SyncFailed {
         for_good: bool,
@@ -43,8 +43,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(partition, local, length)| Step::Append { partition, local, length }),
         3 => (0_u64..50).prop_map(Step::Pass),
         1 => Just(Step::Flush),
-        4 => any::<prop::sample::Index>().prop_map(Step::Uploaded),
-        1 => any::<prop::sample::Index>().prop_map(Step::NameTaken),
+        4 => any::<usize>().prop_map(Step::Uploaded),
+        1 => any::<usize>().prop_map(Step::NameTaken),
         4 => Just(Step::Synced),
         1 => prop::bool::weighted(0.1).prop_map(|for_good| Step::SyncFailed { for_good }),
         4 => Just(Step::Committed),
@@ -174,11 +174,11 @@ impl World {
             Step::Pass(ms) => self.now += Duration::from_millis(*ms),
             Step::Flush => drop(self.pipeline.flush()),
             Step::Uploaded(index) if !self.uploads.is_empty() => {
-                let upload = self.uploads.remove(index.index(self.uploads.len()));
+                let upload = self.uploads.remove(index % self.uploads.len());
                 self.uploaded(&upload);
             }
             Step::NameTaken(index) if !self.uploads.is_empty() => {
-                let upload = self.uploads.remove(index.index(self.uploads.len()));
+                let upload = self.uploads.remove(index % self.uploads.len());
                 let again = self.pipeline.name_taken(upload.seal);
                 self.perform(vec![again]);
             }
@@ -204,7 +204,7 @@ impl World {
             }
             Step::CommitUnknown { happened } => {
                 if let Some(commit) = self.commit.take() {
-                    self.unknown(commit, *happened);
+                    self.unknown(&commit, *happened);
                 }
             }
             Step::Uploaded(_) | Step::NameTaken(_) => {}
@@ -223,15 +223,15 @@ impl World {
         self.pipeline.uploaded(upload.seal, starts, end);
     }
 
-    fn unknown(&mut self, commit: Commit, happened: bool) {
+    fn unknown(&mut self, commit: &Commit, happened: bool) {
         if happened {
-            self.state.apply(&commit).expect("not fenced");
+            self.state.apply(commit).expect("not fenced");
         }
         let fence = Commit {
             segments: Vec::new(),
             appends: Vec::new(),
             moves: Vec::new(),
-            ..commit
+            ..*commit
         };
         self.state.apply(&fence).expect("not fenced");
         let wal = self.state.wal_extents(BROKER);
@@ -310,6 +310,30 @@ proptest! {
     fn any_order_of_events_keeps_the_promises(steps in steps()) {
         check(&steps);
     }
+}
+
+#[test]
+fn batches_staged_again_do_not_cut_the_extent_of_a_group() {
+    let append = |partition, local, length| Step::Append {
+        partition,
+        local,
+        length,
+    };
+    check(&[
+        append(0, true, 182),
+        append(1, false, 1_986),
+        Step::Synced,
+        append(1, false, 1_029),
+        append(1, false, 1_547),
+        Step::Committed,
+        Step::Uploaded(0),
+        append(2, true, 100),
+        append(0, true, 100),
+        Step::CommitUnknown { happened: false },
+        append(0, true, 100),
+        append(0, false, 100),
+        Step::Committed,
+    ]);
 }
 
 #[test]
