@@ -106,6 +106,8 @@ func run(bootstrap, topic, group, out string, members int, fetch int32, idle tim
 			kgo.ConsumerGroup(group),
 			kgo.ConsumeTopics(topic),
 			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+			// Eager: the first stable generation with all members is the last.
+			kgo.Balancers(kgo.RangeBalancer()),
 			kgo.FetchMaxBytes(fetch),
 			kgo.BrokerMaxReadBytes(4*fetch),
 			kgo.FetchMaxPartitionBytes(4<<20),
