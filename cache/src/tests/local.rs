@@ -482,3 +482,35 @@ async fn after_an_unknown_commit_the_log_holds_what_the_state_says() {
         assert_eq!(world.wal_files(), Vec::<String>::new());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn repeated_batches_take_of_the_log_until_their_segment_is_settled() {
+    let mut world = World::new(1);
+    world.config.wal = Some(WalConfig {
+        bytes: 10_000,
+        ..WalConfig::new(wal_dir())
+    });
+    world.store.set(DOWN);
+    let node = world.start().await;
+    let (mut info, bytes) = batch(2, 1_000);
+    info.producer = Some(ProducerBatch {
+        id: ProducerId(7),
+        epoch: ProducerEpoch(0),
+        base_sequence: 0,
+    });
+    let mut refused = 0;
+    for _ in 0..100 {
+        let append = node.append_bytes(0, LOCAL, (info, bytes.clone()));
+        match append.await.await {
+            Ok(appended) => assert_eq!(appended.base_offset, Offset(0)),
+            Err(AppendError::Unavailable(_)) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refused > 80, "the log is full: {refused}");
+    world.store.set(Weather::default());
+    node.cache.drain().await;
+    let appended = node.append_bytes(0, LOCAL, (info, bytes)).await.await;
+    assert!(appended.unwrap().duplicate);
+    node.stop().await.unwrap();
+}

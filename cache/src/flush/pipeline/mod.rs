@@ -180,6 +180,7 @@ impl Pipeline {
                 partition,
                 info,
                 place: if local { Place::Local } else { Place::Object },
+                held: local,
             },
             now,
         );
@@ -194,6 +195,7 @@ impl Pipeline {
             partition: batch.partition,
             info: batch.info,
             place: Place::At(batch.offset),
+            held: true,
         });
         let slots: Vec<Slot> = slots.collect();
         self.wal.held += length(&slots);
@@ -575,9 +577,6 @@ impl Pipeline {
                 slot.place = Place::Nowhere;
             }
             Place::Local => {
-                if place == Place::Nowhere {
-                    self.wal.held -= u64::from(slot.info.length);
-                }
                 slot.place = place;
             }
             Place::At(_) | Place::Nowhere => unreachable!("settled twice: {slot:?}"),
@@ -593,11 +592,8 @@ impl Pipeline {
 
     fn release_segments(&mut self, count: usize, effects: &mut Vec<Effect>) {
         for segment in self.segments.drain(..count) {
-            for slot in &segment.slots {
-                if let Place::At(_) = slot.place {
-                    self.wal.held -= u64::from(slot.info.length);
-                }
-            }
+            let held = segment.slots.iter().filter(|slot| slot.held);
+            self.wal.held -= held.map(|slot| u64::from(slot.info.length)).sum::<u64>();
             effects.push(Effect::Settled {
                 tickets: segment.slots.iter().map(|slot| slot.ticket).collect(),
             });
@@ -675,6 +671,7 @@ fn raise_to_object(
     for &index in members {
         let slot = &mut segment.slots[index];
         slot.place = Place::Object;
+        slot.held = false;
         wal.held -= u64::from(slot.info.length);
         *awaiting.entry(slot.partition).or_default() += 1;
         segment.awaited_since.get_or_insert(now);

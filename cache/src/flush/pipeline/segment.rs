@@ -30,6 +30,9 @@ pub(super) struct Slot {
     pub(super) partition: TopicPartition,
     pub(super) info: BatchInfo,
     pub(super) place: Place,
+    /// It counts among the bytes that the write-ahead log may take. Until its segment is settled,
+    /// whatever its place: so long it is in the log, and in memory.
+    pub(super) held: bool,
 }
 
 #[derive(Debug)]
