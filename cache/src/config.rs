@@ -67,7 +67,7 @@ pub struct WalConfig {
 /// Where blocks are kept on disk.
 #[derive(Clone, Debug)]
 pub struct BlockDisk {
-    /// The directory.
+    /// The directory; each cluster's blocks are in one of their own in it.
     pub dir: PathBuf,
     /// Its bytes.
     pub bytes: usize,

@@ -174,6 +174,7 @@ impl Cache {
             parts.prefix.clone(),
             Arc::clone(&parts.ids),
             metrics.clone(),
+            &parts.cluster,
         )
         .await?;
         let reader = Reader::new(

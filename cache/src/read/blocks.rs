@@ -107,6 +107,7 @@ impl Blocks {
         prefix: Path,
         ids: Arc<dyn Ids>,
         metrics: Metrics,
+        cluster: &str,
     ) -> Result<Arc<Self>, Error> {
         let cached = match &config.block_disk {
             None => Store::Memory(
@@ -117,7 +118,7 @@ impl Blocks {
                     .build(),
             ),
             Some(disk) => Store::Disk(
-                hybrid(config.block_memory_bytes, disk)
+                hybrid(config.block_memory_bytes, disk, cluster)
                     .await
                     .map_err(|error| Error::BlockCache(error.to_string()))?,
             ),
@@ -321,8 +322,13 @@ impl Blocks {
     }
 }
 
-async fn hybrid(memory: usize, disk: &BlockDisk) -> foyer::Result<HybridCache<Key, Bytes>> {
-    let device = FsDeviceBuilder::new(&disk.dir)
+async fn hybrid(
+    memory: usize,
+    disk: &BlockDisk,
+    cluster: &str,
+) -> foyer::Result<HybridCache<Key, Bytes>> {
+    // Another cluster gives the same names to other segments, and its blocks are sound.
+    let device = FsDeviceBuilder::new(disk.dir.join(cluster))
         .with_capacity(disk.bytes)
         .build()?;
     HybridCacheBuilder::new()

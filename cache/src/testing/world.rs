@@ -28,6 +28,7 @@ pub(crate) struct World {
     pub(crate) disk: MemDisk,
     pub(crate) ids: Arc<SeededIds>,
     pub(crate) config: Config,
+    pub(crate) cluster: &'static str,
     pub(crate) prefix: Path,
 }
 
@@ -56,6 +57,7 @@ impl World {
                 }),
                 ..Config::local()
             },
+            cluster: "cluster",
             prefix,
         }
     }
@@ -66,7 +68,7 @@ impl World {
         let parts = Parts {
             broker: BROKER,
             epoch: self.quorum.register(),
-            cluster: "cluster".into(),
+            cluster: self.cluster.into(),
             store: self.store.clone(),
             prefix: self.prefix.clone(),
             sequencer: self.quorum.clone(),

@@ -328,3 +328,31 @@ async fn blocks_on_disk_outlive_the_process() {
     }
     assert_eq!(gets, 0, "the block came from the disk");
 }
+
+#[tokio::test]
+async fn blocks_on_disk_are_of_one_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    // The same names stand for other objects in each, as after the metadata was begun anew.
+    for (fill, cluster) in [(1, "first"), (2, "second")] {
+        let mut world = cold_world();
+        world.cluster = cluster;
+        world.config.block_disk = Some(BlockDisk {
+            dir: dir.path().to_path_buf(),
+            bytes: 64 << 20,
+        });
+        let node = world.start().await;
+        let (info, bytes) = batch_of(2, 100_000, fill);
+        let append = node.append_bytes(0, OBJECT, (info, bytes.clone()));
+        append.await.await.unwrap();
+        for _ in 0..20 {
+            let node = world.start().await;
+            let batches = node.read_all(&world.quorum, partition(0), 1 << 20).await;
+            assert_eq!(batches[0].1[16..], bytes[16..], "cluster {cluster}");
+            if node.cache.stats().gets == 0 {
+                break;
+            }
+            // The disk is written in the background.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
