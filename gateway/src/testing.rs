@@ -33,6 +33,10 @@ pub(crate) struct World {
     pub(crate) state: Mutex<WorldState>,
     /// While set, commands and barriers fail with [`PortError::Unavailable`].
     pub(crate) unavailable: AtomicBool,
+    /// While set, the outcome of commits of offsets is unknown: they happen at
+    /// [`World::happen_late`].
+    pub(crate) late: AtomicBool,
+    happening: Mutex<Vec<Late>>,
     /// A permit is needed for every save of a group.
     pub(crate) saves: Semaphore,
 }
@@ -61,6 +65,13 @@ impl GroupState {
         self.group != Group::default() || !self.offsets.is_empty()
     }
 }
+
+/// A commit of offsets on its way.
+type Late = (
+    GroupClaim,
+    Option<(i32, String)>,
+    Vec<(TopicPartition, CommittedOffset)>,
+);
 
 /// A broker for the image.
 pub(crate) fn broker(id: i32) -> Broker {
@@ -101,6 +112,8 @@ impl World {
         Arc::new(Self {
             state: Mutex::new(state),
             unavailable: AtomicBool::new(false),
+            late: AtomicBool::new(false),
+            happening: Mutex::default(),
             saves: Semaphore::new(1_000_000),
         })
     }
@@ -137,6 +150,15 @@ impl World {
         let started = Cache::start(frazil_cache::Config::local(), parts).await;
         let (cache, _) = started.expect("a cache in memory");
         cache
+    }
+
+    /// Lets the commits happen whose outcome nobody knew.
+    pub(crate) async fn happen_late(&self) {
+        let late = std::mem::take(&mut *self.happening.lock());
+        for (claim, member, offsets) in late {
+            // Nobody hears of the outcome.
+            let _ = self.commit_offsets(&claim, member, offsets).await;
+        }
     }
 
     /// Makes a topic with empty partitions.
@@ -475,6 +497,11 @@ impl GroupStore for World {
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     ) -> PortResult<Result<(), GroupRefusal>> {
         self.check_available()?;
+        if self.late.load(Ordering::SeqCst) {
+            let late = (claim.clone(), member, offsets);
+            self.happening.lock().push(late);
+            return Err(PortError::Indeterminate("as the test wants it".into()));
+        }
         let mut state = self.state.lock();
         let known: HashSet<_> = state.bounds.keys().copied().collect();
         let state = match state.claimed(claim) {

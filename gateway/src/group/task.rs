@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use frazil_core::TopicPartition;
-use frazil_core::ports::GroupClaim;
+use frazil_core::ports::{GroupClaim, GroupRefusal};
+use frazil_core::{PortError, PortResult, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -345,15 +345,16 @@ impl Coordinator {
             }
             let committed = shared.store.commit_offsets(&claim, member, offsets).await;
             drop(done);
+            let unknown = matches!(committed, Err(PortError::Indeterminate(_)));
             let result = match committed {
                 Ok(committed) => committed.map_err(GroupError::from),
                 Err(error) => Err(error.into()),
             };
             let (result, ours) = match result {
-                Err(GroupError::NotCoordinator) => (
-                    Err(GroupError::NotCoordinator),
-                    Err(GroupError::NotCoordinator),
-                ),
+                Err(error @ GroupError::NotCoordinator) => (Err(error.clone()), Err(error)),
+                // It may yet be applied, and must not be after a later one: only another claim
+                // makes sure of that.
+                Err(error) if unknown => (Err(error.clone()), Err(error)),
                 // Members have come since: a client outside of the group may not commit now.
                 Err(GroupError::NotEmpty) => (Err(GroupError::UnknownMember), Ok(())),
                 result => (result, Ok(())),
@@ -425,14 +426,16 @@ impl Coordinator {
     /// Answers a command's outcome, and ends this coordinator if it may have lost the group.
     fn conclude<T>(
         &self,
-        outcome: frazil_core::PortResult<Result<T, frazil_core::ports::GroupRefusal>>,
+        outcome: PortResult<Result<T, GroupRefusal>>,
         reply: Reply<T>,
     ) -> Result<(), GroupError> {
+        let unknown = matches!(outcome, Err(PortError::Indeterminate(_)));
         let result = outcome
             .map_err(GroupError::from)
             .and_then(|r| r.map_err(GroupError::from));
         let lost = match &result {
-            Err(GroupError::NotCoordinator) => Err(GroupError::NotCoordinator),
+            Err(error @ GroupError::NotCoordinator) => Err(error.clone()),
+            Err(error) if unknown => Err(error.clone()),
             _ => Ok(()),
         };
         drop(reply.send(result));

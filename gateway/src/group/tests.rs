@@ -315,6 +315,25 @@ async fn commits_of_one_member_are_applied_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_of_unknown_outcome_never_overwrites_a_later_one() {
+    let world = World::new();
+    let groups = groups(&world).await;
+    let partition = TopicPartition::new(world.add_topic("t", 1), 0);
+    let member = enter(&groups, "g").await;
+    world.late.store(true, Ordering::SeqCst);
+    let unknown = groups.commit("g", commit(Some(&member), partition, 5));
+    assert_eq!(unknown.await, Err(GroupError::Unavailable));
+    world.late.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let later = groups.commit("g", commit(Some(&member), partition, 9));
+    assert_eq!(later.await, Ok(()));
+    world.happen_late().await;
+    let committed = groups.offsets("g").await.unwrap()[&partition].offset;
+    assert_eq!(committed, Offset(9));
+    assert_eq!(beat(&groups, "g", &member).await, Ok(()), "it stays in");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quorum_that_cannot_be_reached_is_a_retriable_error_and_no_loss() {
     let world = World::new();
     let groups = groups(&world).await;
