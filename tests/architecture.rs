@@ -19,6 +19,8 @@ fn rules() -> BTreeMap<&'static str, (&'static [&'static str], &'static [&'stati
                 &["openraft", "rdkafka"][..],
             ),
         ),
+        // It judges what others build, so it shares nothing with them but their words.
+        ("frazil-history", (&["frazil-core"][..], NO_RUNTIME)),
     ])
 }
 
