@@ -262,6 +262,9 @@ impl Node {
             .register(registration)
             .await
             .context("the gateway cannot register")?;
+        store
+            .prepare(&*env.disk, prefix)
+            .context("the store's directories cannot be created")?;
         let parts = frazil_cache::Parts {
             broker,
             epoch,

@@ -12,7 +12,8 @@
 //! belongs to the callers, who know which requests may be repeated and for how long.
 
 use std::fmt;
-use std::path::Path as FsPath;
+use std::io;
+use std::path::{Path as FsPath, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Store {
     /// Which kind of store it is.
     pub kind: Kind,
     url: String,
+    /// Where it is, if it is a directory.
+    directory: Option<PathBuf>,
 }
 
 /// Kinds of stores, as far as the program behaves differently.
@@ -117,20 +120,28 @@ pub fn open(config: &Config, disk: &dyn Disk) -> Result<Store, Error> {
             )));
         }
     };
-    Ok(Store { client, kind, url })
+    let directory = (kind == Kind::Directory).then(|| directory_path(rest).into());
+    Ok(Store {
+        client,
+        kind,
+        url,
+        directory,
+    })
 }
 
 /// `rest` is what follows `file:`: a path, or `//` and an absolute one.
+fn directory_path(rest: &str) -> &FsPath {
+    FsPath::new(rest.strip_prefix("//").unwrap_or(rest))
+}
+
 fn directory(rest: &str, disk: &dyn Disk) -> Result<LocalFileSystem, String> {
-    let path = match rest.strip_prefix("//") {
-        Some(absolute) if absolute.starts_with('/') => absolute,
-        Some(_) => return Err("file:// is followed by an absolute path".to_owned()),
-        None => rest,
-    };
-    if path.is_empty() {
+    let path = directory_path(rest);
+    if rest.starts_with("//") && !path.has_root() {
+        return Err("file:// is followed by an absolute path".to_owned());
+    }
+    if path.as_os_str().is_empty() {
         return Err("expected file:/DIRECTORY".to_owned());
     }
-    let path = FsPath::new(path);
     disk.create_dir_all(path)
         .map_err(|e| format!("cannot create the directory: {e}"))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| e.to_string())?;
@@ -180,6 +191,18 @@ impl Store {
     /// The URL it was opened by.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Makes the directories of the cluster with this prefix durable, if the store is a directory;
+    /// see [`frazil_cache::local_store`]. Blocks for a few milliseconds.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn prepare(&self, disk: &dyn Disk, prefix: &Path) -> io::Result<()> {
+        match &self.directory {
+            Some(directory) => frazil_cache::local_store::prepare(disk, directory, prefix),
+            None => Ok(()),
+        }
     }
 
     /// Makes sure that the store can be reached, written, read and deleted from, and that it

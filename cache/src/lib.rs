@@ -168,6 +168,10 @@ impl Cache {
         let budget = Budget::new(config.buffer_bytes);
         let inbox = Arc::new(Inbox::default());
         let tail = Arc::new(Tail::new(config.tail_bytes, metrics.clone()));
+        if let Some(disk) = &config.block_disk {
+            let created = parts.disk.create_dir_all(&disk.dir);
+            created.map_err(|error| Error::BlockCache(error.to_string()))?;
+        }
         let blocks = Blocks::open(
             &config,
             Arc::clone(&parts.store),
