@@ -54,6 +54,8 @@ const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
 const LONE_ELECTION: Duration = Duration::from_secs(10);
 /// After how long it tries again.
 const LONE_RETRY: Duration = Duration::from_secs(1);
+/// After how long a leader tries again to give the cluster its id.
+const NAMING_RETRY: Duration = Duration::from_millis(500);
 /// How long a new voter waits for the others' answers.
 const ASKING: Duration = Duration::from_millis(500);
 /// How long a voter that leaves waits for another leader.
@@ -102,10 +104,7 @@ impl Voter {
         let is_new = store.is_new();
 
         let image = Arc::new(Image::new(metrics.clone()));
-        let snapshots = SnapshotStore {
-            disk,
-            dir: config.dir.clone(),
-        };
+        let snapshots = SnapshotStore::new(disk, config.dir.clone());
         let us = Arc::new(Us {
             image: Arc::clone(&image),
             voter: Some(config.voter_id),
@@ -375,12 +374,9 @@ fn open(
                 write_identity(&*disk, &config.dir, config.voter_id)?;
             }
         }
-        let snapshot = SnapshotStore {
-            disk,
-            dir: config.dir.clone(),
-        }
-        .newest()?
-        .and_then(|(meta, _)| meta.last_log_id);
+        let snapshot = SnapshotStore::new(disk, config.dir.clone())
+            .newest()?
+            .and_then(|(meta, _)| meta.last_log_id);
         let purged = opened.store.purged();
         if purged > snapshot {
             return Err(Error::Directory(format!(
@@ -410,22 +406,26 @@ async fn mind(node: Arc<Node>, ids: Arc<dyn Ids>, metrics: Metrics) {
     loop {
         let leads = server.borrow_watched().current_leader == Some(node.id);
         metrics.is_leader.set(i64::from(leads));
-        if leads {
-            name_cluster(&node, &*ids).await;
-        }
-        if server.changed().await.is_err() {
-            return;
+        let named = !leads || name_cluster(&node, &*ids).await;
+        // A leader that stays the leader has to try again by itself.
+        let again = tokio::time::sleep(NAMING_RETRY);
+        tokio::select! {
+            changed = server.changed() => if changed.is_err() {
+                return;
+            },
+            () = again, if !named => {}
         }
     }
 }
 
-async fn name_cluster(node: &Node, ids: &dyn Ids) {
+/// Whether the cluster has its id now.
+async fn name_cluster(node: &Node, ids: &dyn Ids) -> bool {
     let Reply::ReadIndex(index) = node.read_index().await else {
-        return;
+        return false;
     };
     node.image.wait_applied(index).await;
     if node.image.read(|state| state.cluster_id().is_some()) {
-        return;
+        return true;
     }
     let cluster_id = ids.uuid().simple().to_string();
     let reply = node
@@ -437,9 +437,7 @@ async fn name_cluster(node: &Node, ids: &dyn Ids) {
             command: Command::InitCluster { cluster_id },
         })
         .await;
-    if !matches!(reply, Reply::Proposed { .. }) {
-        tracing::info!(?reply, "the next leader will give the cluster its id");
-    }
+    matches!(reply, Reply::Proposed { .. })
 }
 
 /// Asks for a snapshot whenever the log has grown by so many bytes.

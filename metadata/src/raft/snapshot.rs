@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A snapshot is written under a temporary name, synced, renamed, and the directory synced: a crash
-//! leaves it whole or not at all. Only then are older ones removed, and only then may openraft purge
+//! leaves it whole or not at all; the temporary file of a crash is removed with the next snapshot.
+//! Only then are older ones removed, and only then may openraft purge
 //! the log.
 
 use std::io;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use frazil_core::env::Disk;
+use parking_lot::Mutex;
 
 use super::record::{Coverage, decode_all, encode_onto};
 use super::{SnapshotMeta, durable};
@@ -28,12 +30,17 @@ const HEADER: usize = 20;
 const TRAILER: usize = 4;
 const PREFIX: &str = "snapshot-";
 const SUFFIX: &str = ".snap";
+/// The end of the name of a snapshot that is being written.
+const TEMPORARY: &str = ".snap.tmp";
 const KEPT: usize = 2;
 
 /// The snapshots in a directory. All calls block.
 pub(crate) struct SnapshotStore {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// One is written at a time: a snapshot may be installed while another is built, and what one
+    /// of them removes the other must not miss.
+    saving: Mutex<()>,
 }
 
 fn name(meta: &SnapshotMeta) -> String {
@@ -44,7 +51,16 @@ fn name(meta: &SnapshotMeta) -> String {
 }
 
 impl SnapshotStore {
-    /// The names of the snapshots, oldest first. Temporary files of a crash are removed.
+    /// Those in `dir`.
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        Self {
+            disk,
+            dir,
+            saving: Mutex::new(()),
+        }
+    }
+
+    /// The names of the snapshots, oldest first.
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for name in self.disk.list(&self.dir)? {
@@ -58,6 +74,7 @@ impl SnapshotStore {
 
     /// Writes a snapshot, durably, and removes those that are no longer kept.
     pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let _alone = self.saving.lock();
         let name = name(meta);
         if self.names()?.contains(&name) {
             // The same entry applied: the same state.
@@ -72,12 +89,23 @@ impl SnapshotStore {
         let crc = crc32c::crc32c_append(crc32c::crc32c(&head), state).to_le_bytes();
         durable::publish(&*self.disk, &self.dir, &name, &[&head, state, &crc])?;
 
-        let names = self.names()?;
-        let excess = names.len().saturating_sub(KEPT);
-        for old in &names[..excess] {
+        self.tidy()
+    }
+
+    /// Removes the snapshots that are no longer kept, and what crashes have left of others.
+    fn tidy(&self) -> io::Result<()> {
+        let mut excess = self.names()?;
+        excess.truncate(excess.len().saturating_sub(KEPT));
+        let files = self.disk.list(&self.dir)?;
+        excess.extend(
+            files
+                .into_iter()
+                .filter(|name| name.starts_with(PREFIX) && name.ends_with(TEMPORARY)),
+        );
+        for old in &excess {
             self.disk.remove(&self.dir.join(old))?;
         }
-        if excess > 0 {
+        if !excess.is_empty() {
             self.disk.sync_dir(&self.dir)?;
         }
         Ok(())
@@ -142,10 +170,7 @@ mod tests {
     use std::path::Path;
 
     fn store(disk: &MemDisk) -> SnapshotStore {
-        SnapshotStore {
-            disk: Arc::new(disk.clone()),
-            dir: PathBuf::from("/"),
-        }
+        SnapshotStore::new(Arc::new(disk.clone()), PathBuf::from("/"))
     }
 
     fn meta(index: u64) -> SnapshotMeta {
@@ -168,6 +193,16 @@ mod tests {
         let (found, state) = store(&disk).newest().unwrap().unwrap();
         assert_eq!(found, meta(70_000));
         assert_eq!(&state[..], b"state 70000");
+    }
+
+    #[test]
+    fn what_a_crash_has_left_of_a_snapshot_goes_with_the_next() {
+        let disk = MemDisk::new();
+        let left = Path::new("/").join(format!("{}.tmp", name(&meta(4))));
+        let file = disk.create(&left).unwrap();
+        file.write_all_at(b"half a snap", 0).unwrap();
+        store(&disk).save(&meta(5), b"five").unwrap();
+        assert_eq!(disk.list(Path::new("/")).unwrap(), [name(&meta(5))]);
     }
 
     #[test]

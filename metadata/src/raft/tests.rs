@@ -43,10 +43,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
             Metrics::default(),
         )
         .unwrap();
-        let snapshots = SnapshotStore {
-            disk: Arc::new(RealDisk),
-            dir: dir.path().to_owned(),
-        };
+        let snapshots = SnapshotStore::new(Arc::new(RealDisk), dir.path().to_owned());
         let image = Arc::new(Image::new(Metrics::default()));
         let machine = StateMachine::new(image, snapshots, Metrics::default());
         Ok((dir, opened.store, machine))
@@ -382,10 +379,7 @@ fn votes_and_snapshots_are_written_as_ever() {
         last_log_id: Some(id(3, 300)),
         last_membership: StoredMembership::new(Some(id(1, 5)), membership),
     };
-    let store = SnapshotStore {
-        disk: Arc::new(disk.clone()),
-        dir: PathBuf::from("/"),
-    };
+    let store = SnapshotStore::new(Arc::new(disk.clone()), PathBuf::from("/"));
     store.save(&meta, b"the state").unwrap();
     let names = disk.list(Path::new("/")).unwrap();
     let name = names.iter().find(|name| name.ends_with(".snap")).unwrap();
