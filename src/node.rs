@@ -7,10 +7,12 @@
 //!
 //! # Stopping
 //! A gateway first asks the quorum to leave it out of the live set, then answers what it has
-//! received, flushes, and gives up its registration; the quorum's voter goes last. What does not
-//! fit into `shutdown.deadline.ms` is left as a crash would leave it.
+//! received, flushes, and gives up its registration; the quorum's voter goes last, in the last
+//! quarter of the time at the latest, so that it can hand over. What does not fit into
+//! `shutdown.deadline.ms` is left as a crash would leave it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +79,8 @@ pub struct Node {
     web: Part,
     /// Cancelled when a part has ended that should not have.
     broken: Broken,
+    /// How long stopping may take.
+    patience: Duration,
     _lock: Option<DirLock>,
 }
 
@@ -87,6 +91,34 @@ struct Part {
 }
 
 impl Part {
+    /// Runs a part that the node cannot do without: its end, if nobody wanted it, is the node's.
+    fn supervised<E, F>(
+        what: &'static str,
+        broken: &Broken,
+        run: impl FnOnce(CancellationToken) -> F,
+    ) -> Self
+    where
+        E: std::fmt::Display + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (running, stopped, broken) = (run(stop.clone()), stop.clone(), broken.clone());
+        // In a task of its own: a node of which a part has panicked would accept what it can
+        // never answer.
+        let running = tokio::spawn(running);
+        let task = tokio::spawn(async move {
+            match running.await {
+                Err(error) if error.is_panic() => broken.report(what, "panicked"),
+                // The runtime is going down.
+                Err(_) => {}
+                Ok(Err(error)) => broken.report(what, error),
+                Ok(Ok(())) if !stopped.is_cancelled() => broken.report(what, "ended by itself"),
+                Ok(Ok(())) => {}
+            }
+        });
+        Self { stop, task }
+    }
+
     async fn stop(self) {
         self.stop.cancel();
         // A panic of the task has been reported where it happened.
@@ -175,6 +207,7 @@ impl Node {
             compactor: None,
             web,
             broken,
+            patience: config.shutdown_deadline,
             _lock: lock,
         };
         if let Some(listener) = kafka {
@@ -193,9 +226,11 @@ impl Node {
                 prefix,
                 compactor_metrics,
             );
-            let stop = CancellationToken::new();
-            let task = tokio::spawn(compactor.run(stop.clone()));
-            node.compactor = Some(Part { stop, task });
+            let run = |stop| async move {
+                compactor.run(stop).await;
+                Ok::<(), Infallible>(())
+            };
+            node.compactor = Some(Part::supervised("the compactor", &node.broken, run));
         }
         info!(
             cluster,
@@ -280,7 +315,8 @@ impl Node {
         let (cache, service) = Cache::start(cache_config(config, store.kind), parts)
             .await
             .context("the write-ahead log cannot be recovered")?;
-        let flusher = self.supervise("the flush pipeline", |stop| service.run(stop));
+        let broken = &self.broken;
+        let flusher = Part::supervised("the flush pipeline", broken, |stop| service.run(stop));
 
         let parts = Parts {
             broker,
@@ -293,11 +329,11 @@ impl Node {
         };
         let ctx = Ctx::new(parts, gateway_config(config), metrics.1);
         let server = Server::new(Arc::new(ctx), listener);
-        let server = self.supervise("the Kafka listener", |stop| async move {
+        let server = Part::supervised("the Kafka listener", broken, |stop| async move {
             server.run(stop).await;
-            Ok::<(), PortError>(())
+            Ok::<(), Infallible>(())
         });
-        let heart = self.supervise("the registration", {
+        let heart = Part::supervised("the registration", broken, {
             let client = client.clone();
             move |stop| keep_registered(client, stop)
         });
@@ -311,24 +347,6 @@ impl Node {
         Ok(())
     }
 
-    /// Runs a part of which the node cannot do without.
-    fn supervise<E, F>(&self, what: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Part
-    where
-        E: std::fmt::Display,
-        F: Future<Output = Result<(), E>> + Send + 'static,
-    {
-        let stop = CancellationToken::new();
-        let (running, stopped, broken) = (run(stop.clone()), stop.clone(), self.broken.clone());
-        let task = tokio::spawn(async move {
-            match running.await {
-                Err(error) => broken.report(what, error),
-                Ok(()) if !stopped.is_cancelled() => broken.report(what, "ended by itself"),
-                Ok(()) => {}
-            }
-        });
-        Part { stop, task }
-    }
-
     /// Stops every part, in reverse.
     ///
     /// # Cancel safety
@@ -338,21 +356,12 @@ impl Node {
             compactor.stop().await;
         }
         if let Some(gateway) = self.gateway {
-            let Gateway {
-                server,
-                cache,
-                flusher,
-                heart,
-            } = gateway;
-            if let Err(error) = self.client.drain().await {
-                warn!(%error, "the quorum does not know that this gateway is leaving");
-            }
-            server.stop().await;
-            cache.drain().await;
-            flusher.stop().await;
-            heart.stop().await;
-            if let Err(error) = self.client.leave().await {
-                warn!(%error, "the registration stays until its lease ends");
+            let stopping = gateway.stop(&self.client, self.patience / 4);
+            if tokio::time::timeout(self.patience * 3 / 4, stopping)
+                .await
+                .is_err()
+            {
+                warn!("what is not in the object store is left in the write-ahead log");
             }
         }
         match self.quorum {
@@ -361,6 +370,25 @@ impl Node {
         }
         self.web.stop().await;
         info!("stopped");
+    }
+}
+
+impl Gateway {
+    /// Stops taking, answers, flushes, and leaves. The quorum is given `patience` to note that the
+    /// gateway is leaving, which is a courtesy to clients.
+    async fn stop(self, client: &Client, patience: Duration) {
+        match tokio::time::timeout(patience, client.drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the quorum does not know that this gateway leaves"),
+            Err(_) => warn!("the quorum does not know in time that this gateway leaves"),
+        }
+        self.server.stop().await;
+        self.cache.drain().await;
+        self.flusher.stop().await;
+        self.heart.stop().await;
+        if let Err(error) = client.leave().await {
+            warn!(%error, "the registration stays until its lease ends");
+        }
     }
 }
 
@@ -516,6 +544,7 @@ fn gateway_config(config: &Config) -> frazil_gateway::Config {
             ..frazil_gateway::GroupConfig::default()
         },
         broker_settings: config.broker_settings(),
+        drain_timeout: config.shutdown_deadline / 4,
         ..frazil_gateway::Config::default()
     }
 }
@@ -529,5 +558,38 @@ fn compactor_config(config: &Config) -> frazil_compactor::Config {
         offsets_retention: config.offsets_retention,
         broker_defaults: config.broker_settings(),
         ..frazil_compactor::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_unasked_breaks_the_node_however_it_ends() {
+        async fn end(how: &'static str) -> Result<(), &'static str> {
+            match how {
+                "panic" => panic!("as the test wants it"),
+                "error" => Err("as the test wants it"),
+                _ => Ok(()),
+            }
+        }
+        for (how, expected) in [
+            ("panic", "it: panicked"),
+            ("error", "it: as the test wants it"),
+            ("end", "it: ended by itself"),
+        ] {
+            let broken = Broken(tokio::sync::watch::Sender::new(None));
+            let part = Part::supervised("it", &broken, |_| end(how));
+            part.task.await.unwrap();
+            assert_eq!(broken.0.borrow().as_deref(), Some(expected));
+        }
+        let broken = Broken(tokio::sync::watch::Sender::new(None));
+        let part = Part::supervised("it", &broken, |stop| async move {
+            stop.cancelled().await;
+            end("end").await
+        });
+        part.stop().await;
+        assert_eq!(*broken.0.borrow(), None);
     }
 }
