@@ -10,6 +10,7 @@ import socket
 import struct
 
 from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.util import calc_crc32c
 
 PRODUCE, FETCH, LIST_OFFSETS, METADATA, OFFSET_FETCH, FIND_COORDINATOR = 0, 1, 2, 3, 9, 10
 INIT_PRODUCER_ID = 22
@@ -64,6 +65,18 @@ def batch(values, producer=None):
     return bytes(builder.build())
 
 
+def checksummed(data):
+    """The batch with its checksum computed anew: CRC-32C of all from the attributes on."""
+    data = bytearray(data)
+    struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
+    return bytes(data)
+
+
+def produce_body(topic, partition, records, acks):
+    data = struct.pack(">ii", partition, len(records)) + records
+    return struct.pack(">hhi", -1, acks, 15000) + array([string(topic) + array([data])])
+
+
 class Broker:
     """A connection to the broker at HOST:PORT. Not shared between threads."""
 
@@ -76,10 +89,14 @@ class Broker:
     def close(self):
         self.socket.close()
 
-    def call(self, key, version, body):
+    def send(self, key, version, body):
         number = next(self.numbers)
         header = struct.pack(">hhi", key, version, number) + string("rig")
         self.socket.sendall(struct.pack(">i", len(header) + len(body)) + header + body)
+        return number
+
+    def call(self, key, version, body):
+        number = self.send(key, version, body)
         (length,) = struct.unpack(">i", self._receive(4))
         answer = Answer(self._receive(length))
         got = answer.take("i")
@@ -97,15 +114,16 @@ class Broker:
 
     def produce(self, topic, partition, records, acks=-1):
         """Produce v3; the base offset."""
-        data = struct.pack(">ii", partition, len(records)) + records
-        body = struct.pack(">hhi", -1, acks, 15000)
-        body += array([string(topic) + array([data])])
-        answer = self.call(PRODUCE, 3, body)
+        answer = self.call(PRODUCE, 3, produce_body(topic, partition, records, acks))
         answer.take("i"), answer.string(), answer.take("i")
         index, code, offset, _time = answer.take("ihqq")
         if code:
             raise WireError(f"produce to {topic}-{partition} at {self.address}", code)
         return offset
+
+    def send_produce(self, topic, partition, records, acks):
+        """Produce v3 without waiting for an answer."""
+        self.send(PRODUCE, 3, produce_body(topic, partition, records, acks))
 
     def latest(self, topic, partition):
         """ListOffsets v1; the offset after the last record."""
