@@ -35,6 +35,7 @@ mod check;
 mod history;
 mod recorder;
 mod rng;
+pub mod workload;
 
 pub use check::{Invariant, Violation, check};
 pub use history::{
