@@ -4,7 +4,7 @@
 //! simulated time:
 //!
 //! ```text
-//! loop:  step = worker.next()  →  pending = recorder.begin(client, step.op)
+//! loop:  step = worker.step()  →  pending = recorder.begin(client, step.op)
 //!        outcome = the client does step.op, asking step.gateway
 //!        worker.learn(&step.op, &outcome)  →  pending.end(outcome)
 //! ```
@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// What to do next. To be followed by [`Self::learn`].
-    pub fn next(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         let gateway = Gateway(self.rng.below(u64::from(self.gateways)) as u32);
         let op = match self.role {
             Role::Idempotent if self.producer.is_none() => Op::InitProducer,
@@ -277,7 +277,7 @@ impl Sweep {
     }
 
     /// What to do next; `None` when all has been read. To be followed by [`Self::learn`].
-    pub fn next(&mut self) -> Option<Step> {
+    pub fn step(&mut self) -> Option<Step> {
         let at = *self.left.last()?;
         self.turn = (self.turn + 1) % self.gateways;
         let gateway = Gateway(self.turn);
@@ -432,7 +432,7 @@ mod tests {
             for _ in 0..500 {
                 let index = rng.below(workers.len() as u64) as usize;
                 let worker = &mut workers[index];
-                let step = worker.next();
+                let step = worker.step();
                 let pending = recorder.begin(worker.client(), step.op.clone());
                 let outcome = match rng.below(10) {
                     0 => Outcome::Info(0),
@@ -448,7 +448,7 @@ mod tests {
             }
             recorder.begin(Client(9), Op::Healed).ok(Answer::Done);
             let mut sweep = Sweep::new(&partitions, 2);
-            while let Some(step) = sweep.next() {
+            while let Some(step) = sweep.step() {
                 let pending = recorder.begin(Client(9), step.op.clone());
                 let outcome = match rng.below(10) {
                     0 => Outcome::Info(0),
