@@ -8,8 +8,8 @@ use std::time::Duration;
 pub struct Config {
     /// The largest request in bytes (`socket.request.max.bytes`).
     pub request_bytes_max: usize,
-    /// Bytes of requests that may be in memory at once, over all connections. Connections wait
-    /// before they read more.
+    /// Bytes of requests that may be in memory at once, over all connections: three quarters of it
+    /// of Produce requests, a quarter of others. Connections wait before they read more.
     pub requests_in_flight_bytes_max: usize,
     /// Connections served at once; further ones are closed as soon as they are accepted.
     pub connections_max: usize,

@@ -78,7 +78,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let (answers, queue) = mpsc::channel(ctx.config.pipelined_produce_max);
-    let frames = Frames::new(read, Arc::clone(&ctx.request_memory), &ctx.config);
+    let frames = Frames::new(read, ctx.request_memory.clone(), &ctx.config);
     let reader = read_requests(&ctx, &conn, frames, answers);
     let writer = write_answers(&ctx, write, queue);
     tokio::pin!(reader, writer);

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::configs;
+use crate::frames::Memory;
 use crate::group::Groups;
 use crate::topic_configs::TopicConfigs;
 use crate::{Config, Metrics};
@@ -58,7 +59,7 @@ pub struct Ctx {
     /// Settings of topics, resolved.
     pub(crate) topic_configs: TopicConfigs,
     /// Bytes of requests that may be in memory.
-    pub(crate) request_memory: Arc<Semaphore>,
+    pub(crate) request_memory: Memory,
     /// Bytes of records in Fetch responses that may be in memory.
     pub(crate) fetch_memory: Arc<Semaphore>,
 }
@@ -85,7 +86,7 @@ impl Ctx {
             ids: parts.ids,
             metrics,
             topic_configs: TopicConfigs::new(config.broker_settings.clone()),
-            request_memory: Arc::new(Semaphore::new(config.requests_in_flight_bytes_max)),
+            request_memory: Memory::new(config.requests_in_flight_bytes_max),
             fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),
             config,
         }

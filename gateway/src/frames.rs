@@ -8,6 +8,8 @@
 //!   while there is none left, nothing more is read. A length that is only claimed counts for
 //!   [`FIRST_READ_BYTES`]. Requests that each wait for the memory of the rest of the others are
 //!   ended by the timeout.
+//! - Produce requests may wait long for the store while they hold memory, so they have a share of
+//!   their own: whatever producers do, heartbeats, fetches and the like get through.
 //! - A client that is slower than the timeouts is cut off.
 
 use std::io;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -27,6 +30,8 @@ const FIRST_READ_BYTES: usize = 8 << 10;
 const USUAL_MAX: usize = 1 << 20;
 /// Key, version and correlation id: no request is shorter.
 const LENGTH_MIN: usize = 8;
+/// Length and key.
+const KEYED: usize = 6;
 
 /// Why there is no further request.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,45 @@ pub(crate) enum FrameError {
     Io(#[from] io::Error),
 }
 
+/// Bytes of requests that may be in memory. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    produce: Pool,
+    rest: Pool,
+}
+
+/// A share of it.
+#[derive(Clone, Debug)]
+struct Pool {
+    free: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Memory {
+    /// `bytes` bytes, of which requests other than Produce have a quarter.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let rest = bytes / 4;
+        Self {
+            produce: Pool::new(bytes - rest),
+            rest: Pool::new(rest.max(1)),
+        }
+    }
+}
+
+impl Pool {
+    fn new(bytes: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(bytes)),
+            bytes,
+        }
+    }
+
+    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let permit = Arc::clone(&self.free).acquire_many_owned(bytes as u32);
+        permit.await.expect("the semaphore is never closed")
+    }
+}
+
 /// A request with the memory it occupies.
 #[derive(Debug)]
 pub(crate) struct Frame {
@@ -58,7 +102,7 @@ pub(crate) struct Frame {
 pub(crate) struct Frames<R> {
     io: R,
     buffer: BytesMut,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     limits: Limits,
     /// How long the client may be silent before the next request.
     patience: Duration,
@@ -69,21 +113,19 @@ pub(crate) struct Frames<R> {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     request_bytes_max: usize,
-    memory_bytes: usize,
     request_timeout: Duration,
     idle_timeout: Duration,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    /// Reads from `io`; `memory` is that of all connections, in bytes.
-    pub(crate) fn new(io: R, memory: Arc<Semaphore>, config: &Config) -> Self {
+    /// Reads from `io`; `memory` is that of all connections.
+    pub(crate) fn new(io: R, memory: Memory, config: &Config) -> Self {
         Self {
             io,
             buffer: BytesMut::new(),
             memory,
             limits: Limits {
                 request_bytes_max: config.request_bytes_max,
-                memory_bytes: config.requests_in_flight_bytes_max,
                 request_timeout: config.request_timeout,
                 idle_timeout: config.idle_timeout,
             },
@@ -110,17 +152,23 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             }
         }
         let length = self.checked_length()?;
+        while self.buffer.len() < KEYED {
+            if self.read(FIRST_READ_BYTES, deadline).await? == 0 {
+                return Err(FrameError::CutOff);
+            }
+        }
+        let memory = self.memory_of_request();
         let before = Instant::now();
-        let mut charged = length.min(FIRST_READ_BYTES).min(self.limits.memory_bytes);
-        let mut permit = self.permit(charged).await;
+        let mut charged = length.min(FIRST_READ_BYTES).min(memory.bytes);
+        let mut permit = memory.take(charged).await;
         deadline += before.elapsed();
         while self.buffer.len() < 4 + length {
             let missing = 4 + length - self.buffer.len();
             let proven = self.buffer.len().max(self.usual).max(FIRST_READ_BYTES);
             let growth = missing.min(proven);
-            let needed = (self.buffer.len() + growth).min(self.limits.memory_bytes);
+            let needed = (self.buffer.len() + growth).min(memory.bytes);
             if needed > charged {
-                let more = timeout_at(deadline, self.permit(needed - charged)).await;
+                let more = timeout_at(deadline, memory.take(needed - charged)).await;
                 permit.merge(more.map_err(|_| FrameError::Memory)?);
                 charged = needed;
             }
@@ -158,9 +206,14 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             })
     }
 
-    async fn permit(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let permit = Arc::clone(&self.memory).acquire_many_owned(bytes as u32);
-        permit.await.expect("the semaphore is never closed")
+    /// The memory that the request counts against whose key has arrived.
+    fn memory_of_request(&self) -> Pool {
+        let key = i16::from_be_bytes([self.buffer[4], self.buffer[5]]);
+        if key == ApiKey::Produce as i16 {
+            self.memory.produce.clone()
+        } else {
+            self.memory.rest.clone()
+        }
     }
 
     /// Reads once, up to `bytes`.
@@ -191,13 +244,12 @@ mod tests {
     fn config() -> Config {
         Config {
             request_bytes_max: 1 << 20,
-            requests_in_flight_bytes_max: 1 << 20,
             ..Config::default()
         }
     }
 
     fn frames<R: AsyncRead + Unpin>(io: R) -> Frames<R> {
-        Frames::new(io, Arc::new(Semaphore::new(1 << 20)), &config())
+        Frames::new(io, Memory::new(4 << 20), &config())
     }
 
     #[tokio::test]
@@ -281,53 +333,69 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_waited_for_and_given_back() {
-        let memory = Arc::new(Semaphore::new(10));
-        let config = Config {
-            requests_in_flight_bytes_max: 10,
-            ..config()
-        };
+        let memory = Memory::new(40);
+        let free = Arc::clone(&memory.rest.free);
         let mut stream = Vec::new();
         for _ in 0..2 {
             stream.extend_from_slice(b"\0\0\0\x08abcdefgh");
         }
         // A request larger than all memory takes all of it, and passes.
         stream.extend_from_slice(b"\0\0\0\x0cabcdefghijkl");
-        let mut frames = Frames::new(&stream[..], Arc::clone(&memory), &config);
+        let mut frames = Frames::new(&stream[..], memory, &config());
         let one = frames.next().await.unwrap().unwrap();
-        assert_eq!(memory.available_permits(), 2);
+        assert_eq!(free.available_permits(), 2);
         let waiting = tokio::time::timeout(Duration::from_secs(60), frames.next()).await;
         assert!(waiting.is_err(), "there is no memory for a second request");
         drop(one);
         assert!(frames.next().await.unwrap().is_some());
         let large = frames.next().await.unwrap().unwrap();
-        assert_eq!(memory.available_permits(), 0);
+        assert_eq!(free.available_permits(), 0);
         drop(large);
-        assert_eq!(memory.available_permits(), 10);
+        assert_eq!(free.available_permits(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn producers_leave_memory_to_everybody_else() {
+        let memory = Memory::new(40);
+        let mut stream = Vec::new();
+        for _ in 0..4 {
+            stream.extend_from_slice(b"\0\0\0\x0c\0\0cdefghijkl");
+        }
+        let mut producers = Frames::new(&stream[..], memory.clone(), &config());
+        let _first = producers.next().await.unwrap().unwrap();
+        let _second = producers.next().await.unwrap().unwrap();
+        let third = tokio::spawn(async move {
+            let mut other = Frames::new(&b"\0\0\0\x08\0\x0ccdefgh"[..], memory, &config());
+            // It does not even queue behind the producer.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            other.next().await.unwrap().unwrap()
+        });
+        let waiting = tokio::time::timeout(Duration::from_secs(60), producers.next()).await;
+        assert!(waiting.is_err(), "there is no memory for a third producer");
+        let heartbeat = tokio::time::timeout(Duration::from_secs(1), third).await;
+        assert_eq!(heartbeat.unwrap().unwrap().bytes.len(), 8);
     }
 
     #[tokio::test(start_paused = true)]
     async fn claimed_lengths_take_no_memory_from_others() {
         let bytes = 10 * FIRST_READ_BYTES;
-        let memory = Arc::new(Semaphore::new(bytes));
-        let config = Config {
-            requests_in_flight_bytes_max: bytes,
-            ..config()
-        };
+        let memory = Memory::new(4 * bytes);
+        let free = Arc::clone(&memory.rest.free);
         let mut request = ((8 * FIRST_READ_BYTES) as i32).to_be_bytes().to_vec();
         let (mut stalled, server) = tokio::io::duplex(1 << 20);
         stalled.write_all(&request).await.unwrap();
         stalled.write_all(b"and no more").await.unwrap();
-        let mut frames = Frames::new(server, Arc::clone(&memory), &config);
+        let mut frames = Frames::new(server, memory.clone(), &config());
         let waiting = tokio::spawn(async move { frames.next().await.map(drop) });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         request.resize(4 + 8 * FIRST_READ_BYTES, 1);
-        let mut other = Frames::new(&request[..], Arc::clone(&memory), &config);
+        let mut other = Frames::new(&request[..], memory, &config());
         let frame = other.next().await.unwrap().unwrap();
         assert_eq!(frame.bytes.len(), 8 * FIRST_READ_BYTES);
         assert!(matches!(waiting.await.unwrap(), Err(FrameError::Timeout)));
         drop(frame);
-        assert_eq!(memory.available_permits(), bytes);
+        assert_eq!(free.available_permits(), bytes);
     }
 
     #[tokio::test]
