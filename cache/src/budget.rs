@@ -6,8 +6,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
 
-/// What a batch costs beyond its bytes, so that many tiny ones are bounded too.
-const OVERHEAD: usize = 256;
+/// What a batch takes of the memory beyond its bytes, in bytes. Whoever reserves room counts it
+/// for each batch, so that many tiny ones are bounded too.
+pub const BATCH_OVERHEAD: usize = 768;
 
 /// Bytes of batches that may be held at once.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl Budget {
     /// # Cancel safety
     /// Dropping the future loses the place in the queue, nothing else.
     pub(crate) async fn reserve(&self, bytes: usize) -> Result<Reservation, Error> {
-        let charge = bytes.saturating_add(OVERHEAD).min(self.capacity) as u32;
+        let charge = bytes.min(self.capacity) as u32;
         let permit = Arc::clone(&self.permits)
             .acquire_many_owned(charge)
             .await
@@ -79,7 +80,7 @@ mod tests {
         let budget = Budget::new(10_000);
         let mut whole = budget.reserve(1_000).await.unwrap();
         let part = whole.split(400);
-        assert_eq!(budget.available(), 10_000 - 1_000 - OVERHEAD);
+        assert_eq!(budget.available(), 9_000);
         drop(whole);
         assert_eq!(budget.available(), 9_600);
         drop(part);

@@ -62,7 +62,7 @@ use object_store::path::Path;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-pub use budget::Reservation;
+pub use budget::{BATCH_OVERHEAD, Reservation};
 pub use config::{BlockDisk, Config, PutBudget, WalConfig};
 pub use error::{AppendError, Error, ReadError};
 pub use flush::{Pending, Service};
@@ -243,9 +243,10 @@ impl Cache {
         Ok((Self { shared }, service))
     }
 
-    /// Waits until there is room for so many bytes of batches. This is what holds producers back:
-    /// reserve once for a whole request, before or while it is read, and
-    /// [`split`](Reservation::split) the reservation over its batches.
+    /// Waits until there is room for so many bytes: those of the batches, and [`BATCH_OVERHEAD`]
+    /// for each of them. This is what holds producers back: reserve once for a whole request,
+    /// before or while it is read, and [`split`](Reservation::split) the reservation over its
+    /// batches.
     ///
     /// # Errors
     /// [`Error::Closed`] when the service has ended.

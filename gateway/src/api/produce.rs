@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_cache::{AppendBatch, Durability, Pending, Reservation};
+use frazil_cache::{AppendBatch, BATCH_OVERHEAD, Durability, Pending, Reservation};
 use frazil_core::batch::{BatchError, Codec, Limits, TimestampType, Validated, validate};
 use frazil_core::{Topic, TopicId, TopicPartition, topic_config};
 use kafka_protocol::messages::produce_response::{
@@ -188,16 +188,20 @@ async fn admit(
         // See `api::find_coordinator` for why this code.
         return Err(Code::TransactionalIdAuthorizationFailed);
     }
-    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
-    let records = partitions.filter_map(|partition| partition.records.as_ref());
-    let bytes = records.map(Bytes::len).sum();
-    match timeout_at(deadline, ctx.cache.reserve(bytes)).await {
+    match timeout_at(deadline, ctx.cache.reserve(footprint(request))).await {
         Ok(Ok(room)) => Ok(room),
         // The data plane has ended: the client shall look for another gateway.
         Ok(Err(_)) => Err(Code::NotLeaderOrFollower),
         // Nothing was staged, and the client may well try again.
         Err(_) => Err(Code::RequestTimedOut),
     }
+}
+
+/// The memory that the batches of a request take until they are settled, in bytes.
+fn footprint(request: &ProduceRequest) -> usize {
+    let partitions = request.topics.iter().flat_map(|topic| &topic.partitions);
+    let records = partitions.filter_map(|partition| partition.records.as_ref());
+    records.map(|records| records.len() + BATCH_OVERHEAD).sum()
 }
 
 /// One answer for all partitions of a topic.
@@ -286,7 +290,9 @@ async fn stage_batch(
         durability,
     };
     Ok(Staged {
-        pending: ctx.cache.append(append, room.split(length)),
+        pending: ctx
+            .cache
+            .append(append, room.split(length + BATCH_OVERHEAD)),
         append_time: match header.timestamp_type() {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => header.max_timestamp,
@@ -387,5 +393,29 @@ fn partition_response(index: i32, outcome: Result<Offsets, Refusal>) -> Partitio
                 .with_record_errors(records.into_iter().collect())
                 .with_error_message(message)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiny_batches_take_more_memory_than_their_bytes() {
+        let partition = |index| ProducePartition {
+            index,
+            records: (index > 0).then(|| Bytes::from_static(&[0; 70])),
+        };
+        let topic = |name| ProduceTopic {
+            topic: TopicRef::Name(StrBytes::from_static_str(name)),
+            partitions: (0..101).map(partition).collect(),
+        };
+        let request = ProduceRequest {
+            transactional_id: None,
+            acks: 1,
+            timeout_ms: 0,
+            topics: vec![topic("a"), topic("b")],
+        };
+        assert_eq!(footprint(&request), 200 * (70 + BATCH_OVERHEAD));
     }
 }
