@@ -69,7 +69,7 @@ def node(source):
 
 
 def java(source, version):
-    """The class path of the Java driver, with kafka-clients of `version` or as pinned."""
+    """The class path of a Java driver, with Kafka's libraries of `version` or as pinned."""
     settings = [f"-Dkafka.version={version}"] if version else []
 
     def build(directory):
@@ -79,5 +79,5 @@ def java(source, version):
         )
 
     files = [source / "pom.xml", *sorted(source.glob("src/**/*.java"))]
-    directory = once(f"java-{version or 'newest'}", files, build, extra=str(version))
+    directory = once(f"{source.name}-{version or 'newest'}", files, build, extra=str(version))
     return f"{directory}/classes:{directory}/lib/*"
