@@ -96,7 +96,10 @@ fuzz_target!(|data: &[u8]| {
     assert!(read.len() <= written.len());
     assert_eq!(read, written[..read.len()]);
     if error.is_some() {
-        assert!(synced_is_damaged, "what was not synced looks like corruption");
+        assert!(
+            synced_is_damaged,
+            "what was not synced looks like corruption"
+        );
     } else {
         assert_eq!(scanner.end().next_sequence, 10 + read.len() as u64);
         assert!(!untouched || read.len() >= synced, "a synced frame is lost");
