@@ -1,4 +1,4 @@
-//! Settings of the data plane. Plain data; [`Config::validate`] holds the limits.
+//! Settings of the data plane. Plain data; `Config::validate` holds the limits.
 
 use std::path::PathBuf;
 use std::time::Duration;

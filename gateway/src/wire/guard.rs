@@ -1,9 +1,9 @@
 //! Refuses requests that the decoders of `kafka-protocol` must not see.
 //!
 //! Those decoders allocate for whatever count an array claims (`Vec::with_capacity`): a body of
-//! five bytes can ask for gigabytes. The guard walks a request by its [layout](super::layout)
-//! without allocating, checks every count, length, varint and tag against the bytes that are
-//! there, and adds up what decoding would allocate.
+//! five bytes can ask for gigabytes. The guard walks a request by its layout without allocating,
+//! checks every count, length, varint and tag against the bytes that are there, and adds up what
+//! decoding would allocate.
 //!
 //! Invariant: decoding what passed allocates at most
 //! [`ALLOCATION_FREE`]` + `[`ALLOCATION_FACTOR`]` × length` bytes. (Strings and bytes are slices
