@@ -196,11 +196,14 @@ impl Voter {
     }
 
     async fn hand_over(&self) {
+        let own = self.node.id;
         let mut metrics = self.node.raft.metrics();
         let successor = {
             let metrics = metrics.borrow_watched();
             let progress = metrics.replication.iter().flatten();
             progress
+                // The leader itself is in the list, and is all of it if there are no others.
+                .filter(|(id, _)| **id != own)
                 .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
                 .max()
         };
@@ -217,7 +220,6 @@ impl Voter {
         {
             return;
         }
-        let own = self.node.id;
         let handing = async {
             while metrics.borrow_watched().current_leader == Some(own) {
                 if metrics.changed().await.is_err() {

@@ -593,7 +593,9 @@ impl Service {
             .is_some_and(|r| r.outstanding.is_empty())
             && let Some(recovery) = self.recovery.take()
         {
-            info!("everything recovered from the write-ahead log is in the object store");
+            if !recovery.epochs.is_empty() {
+                info!("everything recovered from the write-ahead log is in the object store");
+            }
             for epoch in &recovery.epochs {
                 self.tail.truncate_wal(*epoch, u64::MAX);
             }
