@@ -164,7 +164,8 @@ async fn a_lone_voter_comes_back_from_snapshot_and_log() {
     voter.shutdown().await;
     let names: Vec<_> = frazil_core::env::Disk::list(&RealDisk, dir.path()).unwrap();
     let snapshots = names.iter().filter(|name| name.ends_with(".snap")).count();
-    assert!((1..=2).contains(&snapshots), "{names:?}");
+    // Two are kept; the stop may come between a third one's writing and the removal of the first.
+    assert!((1..=3).contains(&snapshots), "{names:?}");
 
     let voter = start(config(), None, 2).await.unwrap();
     let client = voter.client(ClientConfig::default());
