@@ -161,11 +161,19 @@ async fn a_lone_voter_comes_back_from_snapshot_and_log() {
         create(&client, number).await;
     }
     drop(client);
+    let snapshots = || {
+        let names = frazil_core::env::Disk::list(&RealDisk, dir.path()).unwrap();
+        names.iter().filter(|name| name.ends_with(".snap")).count()
+    };
+    // They are written in the background.
+    let started = Instant::now();
+    while snapshots() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(30), "no snapshot");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     voter.shutdown().await;
-    let names: Vec<_> = frazil_core::env::Disk::list(&RealDisk, dir.path()).unwrap();
-    let snapshots = names.iter().filter(|name| name.ends_with(".snap")).count();
     // Two are kept; the stop may come between a third one's writing and the removal of the first.
-    assert!((1..=3).contains(&snapshots), "{names:?}");
+    assert!((1..=3).contains(&snapshots()));
 
     let voter = start(config(), None, 2).await.unwrap();
     let client = voter.client(ClientConfig::default());
