@@ -63,8 +63,9 @@ impl Uploader {
     /// # Cancel safety
     /// If the future is dropped, an object may be there or not.
     pub(crate) async fn upload(&self, id: SegmentId, batches: Batches) -> Uploaded {
-        let (object, starts) = self.build(id, batches).await;
+        // First the slot: while the store is away, segments that wait are not in memory twice.
         let _slot = self.slots.acquire().await;
+        let (object, starts) = self.build(id, batches).await;
         let key = object_path(&self.prefix, id);
         let mut backoff = Backoff::new(&self.ids);
         loop {
