@@ -47,6 +47,23 @@ impl Budget {
         })
     }
 
+    /// Adds room for `bytes` bytes to a reservation, as far as one reservation can have it; `false`:
+    /// there is none now. Does not wait: whoever holds room and waits for more could wait for
+    /// somebody who does the same.
+    pub(crate) fn grow(&self, reservation: &mut Reservation, bytes: usize) -> bool {
+        let held = reservation.permit.as_ref();
+        let held = held.map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = bytes.min(self.capacity.saturating_sub(held)) as u32;
+        let Ok(more) = Arc::clone(&self.permits).try_acquire_many_owned(more) else {
+            return false;
+        };
+        match &mut reservation.permit {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        true
+    }
+
     /// Refuses everyone from now on, also those who wait.
     pub(crate) fn close(&self) {
         self.permits.close();
@@ -85,6 +102,21 @@ mod tests {
         assert_eq!(budget.available(), 9_600);
         drop(part);
         assert_eq!(budget.available(), 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_reservation_grows_only_at_once() {
+        let budget = Budget::new(1_000);
+        let mut first = budget.reserve(600).await.unwrap();
+        let mut second = budget.reserve(300).await.unwrap();
+        assert!(!budget.grow(&mut second, 200));
+        assert!(budget.grow(&mut second, 100));
+        assert_eq!(budget.available(), 0);
+        drop(second);
+        assert!(budget.grow(&mut first, 1 << 30), "it has all of it");
+        assert_eq!(budget.available(), 0);
+        drop(first);
+        assert_eq!(budget.available(), 1_000);
     }
 
     #[tokio::test]

@@ -257,6 +257,13 @@ impl Cache {
         self.shared.budget.reserve(bytes).await
     }
 
+    /// Adds room to a reservation, if there is room now; for batches that have become larger than
+    /// what was reserved.
+    #[must_use]
+    pub fn grow(&self, reservation: &mut Reservation, bytes: usize) -> bool {
+        self.shared.budget.grow(reservation, bytes)
+    }
+
     /// Appends a batch. Batches of one partition get offsets in the order of these calls. The
     /// reservation is held until the batch is settled.
     ///

@@ -265,6 +265,7 @@ async fn stage_batch(
         .topic_configs
         .of(topic, ctx.catalog.as_ref(), ctx.broker);
     let limits = config.limits(ctx.clock.now_ms());
+    let received = incoming.records.len();
     let Validated {
         batch,
         header,
@@ -282,7 +283,12 @@ async fn stage_batch(
         1 => Durability::Local,
         _ => Durability::Object,
     };
-    let length = batch.len();
+    let mut room = room.split(received + BATCH_OVERHEAD);
+    // With `compression.type`, a batch may be much larger now than it came.
+    if batch.len() > received && !ctx.cache.grow(&mut room, batch.len() - received) {
+        // It may be tried again when others have been settled.
+        return Err(Code::NotEnoughReplicas.into());
+    }
     let append = AppendBatch {
         partition: TopicPartition::new(topic.id, incoming.index),
         info,
@@ -290,9 +296,7 @@ async fn stage_batch(
         durability,
     };
     Ok(Staged {
-        pending: ctx
-            .cache
-            .append(append, room.split(length + BATCH_OVERHEAD)),
+        pending: ctx.cache.append(append, room),
         append_time: match header.timestamp_type() {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => header.max_timestamp,

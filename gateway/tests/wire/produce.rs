@@ -294,3 +294,36 @@ async fn an_outcome_that_is_not_known_in_time_is_a_timeout_and_may_be_asked_for_
     assert_eq!(client.produce(topic, 9, set).await, (0, 0));
     assert_eq!(client.produce(topic, 9, batch(&["next"])).await, (0, 1));
 }
+
+#[tokio::test]
+async fn batches_that_grow_by_another_codec_take_room_for_what_they_have_become() {
+    let store = GatedStore::new();
+    let node = Node::start_with(Config::default(), store.clone()).await;
+    let settings = [
+        ("compression.type", "uncompressed"),
+        ("max.message.bytes", "8388608"),
+    ];
+    let topic = node.topic("t", 1, &settings);
+    let mut client = node.client().await;
+    let value = vec![0; 6 << 20];
+    let set = BatchBuilder::new()
+        .codec(Codec::Gzip)
+        .record(NOW_MS, None, Some(&value))
+        .build();
+    assert!(set.len() < 64 << 10);
+    // Nothing reaches the store: whatever is accepted keeps its room when its time is over.
+    let mut codes = Vec::new();
+    for _ in 0..13 {
+        let request = produce(topic, 9, -1, &[(0, set.clone())]).with_timeout_ms(1);
+        let response = client.call(&request, 9).await;
+        codes.push(outcomes(&response)[0].error_code);
+    }
+    // There is room for 64 MiB.
+    let accepted = codes.iter().filter(|code| **code == 7).count();
+    assert!((1..=10).contains(&accepted), "{codes:?}");
+    assert!(
+        codes[accepted..].iter().all(|code| *code == 19),
+        "{codes:?}"
+    );
+    store.open();
+}
