@@ -61,19 +61,24 @@ impl Server {
 
     /// Starts a broker with further settings, each `key=value`.
     pub(crate) fn with(settings: &[&str]) -> Self {
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut server = Self::begin(settings);
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts a node that may need others to be ready.
+    pub(crate) fn begin(settings: Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         let (kafka, http) = (free_address(), free_address());
         let child = Self::spawn(&dir, kafka, http, &settings);
-        let mut server = Self {
+        Self {
             child,
             dir,
             settings,
             kafka,
             http,
-        };
-        server.wait_until_ready();
-        server
+        }
     }
 
     fn spawn(dir: &TempDir, kafka: SocketAddr, http: SocketAddr, settings: &[String]) -> Child {
@@ -89,7 +94,8 @@ impl Server {
             .unwrap()
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until it answers that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         let start = Instant::now();
         while self.get("/readyz").is_none_or(|(status, _)| status != 200) {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -134,6 +140,14 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Stops or continues the process.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let mut kill = Command::new("kill");
+        let status = kill.args([&format!("-{name}"), &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
     /// Starts the process again, on the same data and addresses.
     pub(crate) fn revive(&mut self) {
         self.child = Self::spawn(&self.dir, self.kafka, self.http, &self.settings);
@@ -142,14 +156,7 @@ impl Server {
 
     /// SIGTERM, then waits; answers the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("TERM");
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -241,6 +241,21 @@ pub enum Op {
     Healed,
 }
 
+impl Op {
+    /// The same operation, if somebody answers it by name, through another gateway.
+    pub const fn through(mut self, other: Gateway) -> Self {
+        match &mut self {
+            Self::Metadata { gateway, .. }
+            | Self::DescribeConfig { gateway, .. }
+            | Self::Fetch { gateway, .. }
+            | Self::ListOffsets { gateway, .. }
+            | Self::OffsetFetch { gateway, .. } => *gateway = other,
+            _ => {}
+        }
+        self
+    }
+}
+
 /// What a client was told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
