@@ -189,7 +189,7 @@ impl Node {
         let web = serve_http(web, registry, readiness.clone(), broken.clone());
 
         let quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
-        let client = Arc::new(quorum.client());
+        let client = Arc::new(quorum.client(&config));
         client
             .ready(QUORUM_PATIENCE)
             .await
@@ -393,10 +393,14 @@ impl Gateway {
 }
 
 impl Quorum {
-    fn client(&self) -> Client {
+    fn client(&self, config: &Config) -> Client {
+        let config = ClientConfig {
+            seal_after: config.gateway_seal_after,
+            ..ClientConfig::default()
+        };
         match self {
-            Self::Voter(voter) => voter.client(ClientConfig::default()),
-            Self::Observer(observer) => observer.client(ClientConfig::default()),
+            Self::Voter(voter) => voter.client(config),
+            Self::Observer(observer) => observer.client(config),
         }
     }
 }
@@ -470,8 +474,8 @@ fn serve_http(
     Part { stop, task }
 }
 
-/// Renews the lease until `stop`; ends with an error when the registration has been superseded.
-async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result<(), PortError> {
+/// Renews the lease until `stop`; ends with an error when the registration is no longer valid.
+async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result<()> {
     let mut ticks = tokio::time::interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -485,7 +489,11 @@ async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result
         };
         match beaten {
             Ok(()) => {}
-            Err(PortError::Fenced(reason)) => return Err(PortError::Fenced(reason)),
+            Err(PortError::Fenced(_)) => bail!(
+                "another process has registered with this node.id, or this one has not been heard \
+                 of for so long that it was declared dead (gateway.seal.after.ms); started again, \
+                 it registers anew"
+            ),
             Err(error) => warn!(%error, "the lease was not renewed"),
         }
     }

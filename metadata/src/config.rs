@@ -105,6 +105,8 @@ pub struct ClientConfig {
     pub deadline: Duration,
     /// How long one attempt may take before another voter is asked.
     pub attempt: Duration,
+    /// How long ago a gateway's lease must have ended before it is declared dead.
+    pub seal_after: Duration,
 }
 
 impl Default for ClientConfig {
@@ -112,6 +114,7 @@ impl Default for ClientConfig {
         Self {
             deadline: Duration::from_secs(30),
             attempt: Duration::from_secs(5),
+            seal_after: Duration::from_secs(24 * 3600),
         }
     }
 }

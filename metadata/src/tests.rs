@@ -482,6 +482,7 @@ async fn without_a_majority_a_command_ends_at_its_deadline() {
     let client = cluster.voters[&1].client(ClientConfig {
         deadline: Duration::from_secs(2),
         attempt: Duration::from_millis(500),
+        ..ClientConfig::default()
     });
     client.ready(PATIENCE).await.unwrap();
     cluster.stop(2).await;

@@ -133,6 +133,8 @@ keys! {
             "How often retention is applied and objects are collected.";
         collector_grace: Duration as Ms = "collector.grace.ms", "900000",
             "How long an object that nothing refers to any more stays, for readers that are under way.";
+        gateway_seal_after: Duration as Ms = "gateway.seal.after.ms", "86400000",
+            "A gateway that has not been heard of for this long is declared dead; what it uploaded in vain is then collected.";
     }
     "Requests" {
         message_max_bytes: u64 as Bytes = "message.max.bytes", "1048588",

@@ -127,6 +127,7 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
             "log.retention.check.interval.ms",
             c.retention_check_interval,
         ),
+        ("gateway.seal.after.ms", c.gateway_seal_after),
         ("shutdown.deadline.ms", c.shutdown_deadline),
         ("connections.max.idle.ms", c.connections_max_idle),
     ] {

@@ -4,6 +4,7 @@
 mod admin;
 mod crash;
 mod groups;
+mod nodes;
 mod operator;
 mod produce;
 mod raw;

@@ -14,6 +14,7 @@
 //! Dropping a command's future leaves its outcome unknown, and its request number is declared done.
 
 mod barrier;
+mod lost;
 mod ports;
 mod requests;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use crate::peer::{CallError, Peer};
 use crate::wire::{COMMAND_MAX, Reply, Request, Status};
 
 use barrier::Barrier;
+use lost::Lost;
 use requests::{Requests, Ticket};
 
 /// Commands that are under way at once; the state remembers several times as many outcomes.
@@ -67,6 +69,7 @@ struct Inner {
     registration: RwLock<Option<(BrokerId, BrokerEpoch)>>,
     /// Producer ids that were taken and not given out.
     producer_ids: tokio::sync::Mutex<std::ops::Range<i64>>,
+    lost: Lost,
 }
 
 /// One client as the state knows it.
@@ -166,6 +169,7 @@ impl Client {
                 in_flight: Semaphore::new(IN_FLIGHT_MAX),
                 registration: RwLock::new(None),
                 producer_ids: tokio::sync::Mutex::new(0..0),
+                lost: Lost::default(),
             }),
         }
     }

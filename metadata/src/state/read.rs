@@ -179,13 +179,15 @@ impl State {
         self.brokers.is_current(registration.id, registration.epoch)
     }
 
-    /// Unsealed epochs of gateways whose lease ended before `before_ms`. Until someone seals them
+    /// Unsealed epochs of gateways whose lease ended before `before_ms` and whose write-ahead log
+    /// nothing refers to, with the end of that lease. Until someone seals them
     /// ([`Command::SealEpoch`](crate::command::Command::SealEpoch)), what such a gateway uploaded
     /// and did not commit is never an orphan.
-    pub fn lapsed_epochs(&self, before_ms: i64) -> Vec<BrokerEpoch> {
+    pub fn lapsed_epochs(&self, before_ms: i64) -> Vec<(BrokerEpoch, i64)> {
         self.registrations()
             .filter(|known| known.lease_until_ms < before_ms && self.is_current(&known.broker))
-            .map(|known| known.broker.epoch)
+            .filter(|known| self.wal_extents(known.broker.id).is_empty())
+            .map(|known| (known.broker.epoch, known.lease_until_ms))
             .collect()
     }
 

@@ -127,6 +127,22 @@ fn the_departed_are_forgotten_unless_they_hold_data() {
 }
 
 #[test]
+fn a_lapsed_gateway_whose_write_ahead_log_is_needed_is_not_given_up() {
+    let (mut world, gateway) = World::with_gateway();
+    let lease_end = world.now_ms + 10_000;
+    let location = gateway.in_wal(0, 20);
+    world.append(gateway, partition(1, 0), location, &[plain(2)]);
+    assert_eq!(world.state.lapsed_epochs(lease_end + 1), []);
+    world.apply(Command::DeleteTopic {
+        id: partition(1, 0).topic,
+    });
+    assert_eq!(
+        world.state.lapsed_epochs(lease_end + 1),
+        [(gateway.epoch, lease_end)]
+    );
+}
+
+#[test]
 fn epochs_that_lapsed_can_be_found_and_sealed() {
     let mut world = World::new();
     let lost = world.register(None, 1);
@@ -134,7 +150,10 @@ fn epochs_that_lapsed_can_be_found_and_sealed() {
     world.now_ms += 5_000;
     world.register(None, 2);
     assert_eq!(world.state.lapsed_epochs(lease_end), []);
-    assert_eq!(world.state.lapsed_epochs(lease_end + 1), [lost.epoch]);
+    assert_eq!(
+        world.state.lapsed_epochs(lease_end + 1),
+        [(lost.epoch, lease_end)]
+    );
     world.apply(Command::SealEpoch { epoch: lost.epoch });
     assert_eq!(world.state.lapsed_epochs(lease_end + 1), []);
 }

@@ -1,0 +1,108 @@
+//! Several nodes of one cluster, each a process of its own.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rdkafka::Offset;
+use rdkafka::message::Message;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tempfile::TempDir;
+
+use crate::produce::{next, reader};
+use crate::server::{PATIENCE, Server, free_address};
+
+/// One voter that also collects, and a bucket.
+struct Cluster {
+    bucket: TempDir,
+    peers: SocketAddr,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self {
+            bucket: tempfile::tempdir().unwrap(),
+            peers: free_address(),
+        }
+    }
+
+    fn node(&self, id: u32, settings: &[&str]) -> Server {
+        let id = format!("node.id={id}");
+        let store = format!("store.url=file:{}", self.bucket.path().display());
+        let voters = format!("controller.quorum.voters=1@{}", self.peers);
+        let mut all = vec![id.as_str(), &store, &voters];
+        all.extend(settings);
+        Server::with(&all)
+    }
+
+    fn voter(&self, settings: &[&str]) -> Server {
+        let peers = format!("peer.listen={}", self.peers);
+        let mut all = vec!["roles=metadata,compactor", peers.as_str()];
+        all.extend(settings);
+        self.node(1, &all)
+    }
+
+    fn gateway(&self, id: u32) -> Server {
+        let peers = format!("peer.listen={}", free_address());
+        self.node(id, &["roles=gateway", &peers])
+    }
+}
+
+async fn send(server: &Server, topic: &str, value: &str) -> i64 {
+    let producer: FutureProducer = server.client().create().unwrap();
+    let record = FutureRecord::<str, str>::to(topic).payload(value);
+    producer.send(record, PATIENCE).await.unwrap().offset
+}
+
+fn wait_for_log(server: &Server, text: &str) {
+    let start = Instant::now();
+    while !server.log().contains(text) {
+        assert!(start.elapsed() < PATIENCE, "no {text:?}:\n{}", server.log());
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_was_given_up_ends_when_it_wakes_and_is_itself_when_started_again() {
+    let cluster = Cluster::new();
+    let voter = cluster.voter(&[
+        "gateway.seal.after.ms=500",
+        "log.retention.check.interval.ms=500",
+    ]);
+    let mut gateway = cluster.gateway(11);
+    gateway.create_topic("kept", 1, &[]).await;
+    assert_eq!(send(&gateway, "kept", "before").await, 0);
+
+    // Nobody hears of it until its epoch is sealed.
+    gateway.signal("STOP");
+    wait_for_log(&voter, "is declared dead");
+    gateway.signal("CONT");
+    assert_eq!(gateway.wait(), Some(1), "{}", gateway.log());
+    assert!(gateway.log().contains("started again, it registers anew"));
+
+    gateway.revive();
+    assert_eq!(send(&gateway, "kept", "after").await, 1);
+    let consumer = reader(&gateway, "kept", 0, Offset::Beginning);
+    for expected in ["before", "after"] {
+        assert_eq!(next(&consumer).payload(), Some(expected.as_bytes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_another_superseded_ends_when_it_wakes() {
+    let cluster = Cluster::new();
+    let _voter = cluster.voter(&[]);
+    let mut first = cluster.gateway(11);
+    first.create_topic("kept", 1, &[]).await;
+    assert_eq!(send(&first, "kept", "first").await, 0);
+    first.signal("STOP");
+    let second = cluster.gateway(11);
+    assert_eq!(send(&second, "kept", "second").await, 1);
+    first.signal("CONT");
+    assert_eq!(first.wait(), Some(1), "{}", first.log());
+    assert!(first.log().contains("another process has registered"));
+    assert_eq!(send(&second, "kept", "third").await, 2);
+    let consumer = reader(&second, "kept", 0, Offset::Beginning);
+    for expected in ["first", "second", "third"] {
+        assert_eq!(next(&consumer).payload(), Some(expected.as_bytes()));
+    }
+}
