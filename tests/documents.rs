@@ -98,12 +98,16 @@ fn every_format_names_its_test_and_every_golden_file_is_documented() {
     }
 }
 
-/// The members' and the root's manifests.
+/// The root's manifest and the members'.
 fn manifests() -> Vec<String> {
-    let members = ["core", "cache", "metadata", "gateway", "compactor", "bench"];
-    let mut manifests = vec!["Cargo.toml".to_owned()];
-    manifests.extend(members.iter().map(|member| format!("{member}/Cargo.toml")));
-    manifests
+    let root: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let members = root["workspace"]["members"].as_array().expect("members");
+    let members = members
+        .iter()
+        .map(|member| member.as_str().expect("a path"));
+    std::iter::once("Cargo.toml".to_owned())
+        .chain(members.map(|member| format!("{member}/Cargo.toml")))
+        .collect()
 }
 
 #[test]
