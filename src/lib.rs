@@ -1,5 +1,6 @@
 //! Frazil: the composition root.
 
+pub mod allocator;
 pub mod cli;
 pub mod config;
 pub mod env;

@@ -6,6 +6,7 @@ use clap::Parser as _;
 use frazil::cli::{self, Cli};
 
 fn main() -> ExitCode {
+    frazil::allocator::keep_few_arenas();
     // Everything that speaks TLS takes the process's default provider, and panics without one.
     if rustls::crypto::ring::default_provider()
         .install_default()

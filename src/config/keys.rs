@@ -141,7 +141,7 @@ keys! {
             "The largest record batch, as it is sent, that topics accept by default.";
         socket_request_max_bytes: u64 as Bytes = "socket.request.max.bytes", "100MiB",
             "The largest request.";
-        queued_max_request_bytes: u64 as Bytes = "queued.max.request.bytes", "256MiB",
+        queued_max_request_bytes: u64 as Bytes = "queued.max.request.bytes", "128MiB",
             "Memory for requests that have been received and not answered; reading waits beyond it.";
         max_connections: u32 as u32 = "max.connections", "10000",
             "How many clients may be connected.";
@@ -149,7 +149,7 @@ keys! {
             "How long a client may be silent before it is disconnected.";
         fetch_max_bytes: u64 as Bytes = "fetch.max.bytes", "55MiB",
             "The most records in one response, in bytes; one batch may exceed it.";
-        fetch_memory_bytes: u64 as Bytes = "fetch.memory.bytes", "256MiB",
+        fetch_memory_bytes: u64 as Bytes = "fetch.memory.bytes", "128MiB",
             "Memory for records that are on their way to clients; fetching waits beyond it.";
     }
     "Groups and producers" {
@@ -179,9 +179,9 @@ keys! {
             "How many segments are uploaded at the same time.";
     }
     "Read path" {
-        cache_tail_bytes: u64 as Bytes = "cache.tail.bytes", "128MiB",
+        cache_tail_bytes: u64 as Bytes = "cache.tail.bytes", "64MiB",
             "Memory for the newest records, from which consumers that keep up are served.";
-        cache_memory_bytes: u64 as Bytes = "cache.memory.bytes", "256MiB",
+        cache_memory_bytes: u64 as Bytes = "cache.memory.bytes", "64MiB",
             "Memory for blocks read from the object store.";
         cache_disk_bytes: u64 as Bytes = "cache.disk.bytes", "0",
             "Disk for blocks read from the object store; 0: none.";
