@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use frazil_core::batch::{BatchBuilder, Records, batches};
-use frazil_history::{Answer, Isolation, List, Op, Outcome, Record, TopicPartition};
+use frazil_history::{Answer, Group, Isolation, List, Op, Outcome, Record, TopicPartition};
 use kafka_protocol::messages::delete_records_request::{
     DeleteRecordsPartition, DeleteRecordsTopic,
 };
@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 
 /// Why there is no answer.
-enum Lost {
+pub(crate) enum Lost {
     /// Nothing was sent.
     Unsent,
     /// It may have arrived.
@@ -55,6 +55,8 @@ pub(crate) struct Client {
     correlation: i32,
     /// The name of topic n.
     topics: Vec<String>,
+    /// As which member of a group it commits under a generation.
+    pub(crate) member: String,
 }
 
 impl Client {
@@ -65,6 +67,7 @@ impl Client {
             stream: None,
             correlation: 0,
             topics: topics.iter().map(|&name| name.to_owned()).collect(),
+            member: String::new(),
         }
     }
 
@@ -98,17 +101,15 @@ impl Client {
             Op::ListOffsets { at, list, .. } => self.list_offsets(*at, *list),
             Op::DeleteRecords { at, before } => self.delete_records(*at, *before),
             Op::OffsetCommit {
-                group, at, offset, ..
-            } => self.commit(&format!("group-{}", group.0), *at, *offset),
-            Op::OffsetFetch { group, at, .. } => {
-                self.fetch_commit(&format!("group-{}", group.0), *at)
-            }
+                group,
+                generation,
+                at,
+                offset,
+            } => self.commit(*group, *generation, *at, *offset),
+            Op::OffsetFetch { group, at, .. } => self.fetch_commit(*group, *at),
             other => panic!("this client does not {other:?}"),
         };
-        done.unwrap_or_else(|lost| {
-            self.stream = None;
-            lost.into()
-        })
+        done.unwrap_or_else(Outcome::from)
     }
 
     fn name(&self, at: TopicPartition) -> &str {
@@ -119,8 +120,8 @@ impl Client {
         TopicName(StrBytes::from_string(self.name(at).to_owned()))
     }
 
-    /// Sends a request and receives its answer.
-    fn ask<R: Request + HeaderVersion>(
+    /// Sends a request and receives its answer; the connection is given up if there is none.
+    pub(crate) fn ask<R: Request + HeaderVersion>(
         &mut self,
         request: &R,
         version: i16,
@@ -157,7 +158,11 @@ impl Client {
             stream.read_exact(&mut answer)?;
             std::io::Result::Ok(answer)
         };
-        let mut answer: Bytes = exchange().map_err(|_| Lost::Sent)?.into();
+        let Ok(answer) = exchange() else {
+            self.stream = None;
+            return Err(Lost::Sent);
+        };
+        let mut answer = Bytes::from(answer);
         let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version));
         assert_eq!(header.unwrap().correlation_id, self.correlation);
         Ok(R::Response::decode(&mut answer, version).unwrap())
@@ -240,7 +245,14 @@ impl Client {
         Ok(answer(code, || Answer::Done))
     }
 
-    fn commit(&mut self, group: &str, at: TopicPartition, offset: i64) -> Result<Outcome, Lost> {
+    fn commit(
+        &mut self,
+        group: Group,
+        generation: Option<i32>,
+        at: TopicPartition,
+        offset: i64,
+    ) -> Result<Outcome, Lost> {
+        let member = generation.map_or("", |_| &self.member).to_owned();
         let partition = OffsetCommitRequestPartition::default()
             .with_partition_index(at.partition)
             .with_committed_offset(offset);
@@ -248,20 +260,21 @@ impl Client {
             .with_name(self.topic_name(at))
             .with_partitions(vec![partition]);
         let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
-            .with_generation_id_or_member_epoch(-1)
+            .with_group_id(group_id(group))
+            .with_generation_id_or_member_epoch(generation.unwrap_or(-1))
+            .with_member_id(StrBytes::from_string(member))
             .with_topics(vec![topic]);
         let response = self.ask(&request, 8)?;
         let code = response.topics[0].partitions[0].error_code;
         Ok(answer(code, || Answer::Done))
     }
 
-    fn fetch_commit(&mut self, group: &str, at: TopicPartition) -> Result<Outcome, Lost> {
+    fn fetch_commit(&mut self, group: Group, at: TopicPartition) -> Result<Outcome, Lost> {
         let topic = OffsetFetchRequestTopic::default()
             .with_name(self.topic_name(at))
             .with_partition_indexes(vec![at.partition]);
         let request = OffsetFetchRequest::default()
-            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_group_id(group_id(group))
             .with_topics(Some(vec![topic]));
         let response = self.ask(&request, 7)?;
         if response.error_code != 0 {
@@ -272,6 +285,11 @@ impl Client {
             Answer::Position(Some(partition.committed_offset).filter(|offset| *offset >= 0))
         }))
     }
+}
+
+/// The name of a group.
+pub(crate) fn group_id(group: Group) -> GroupId {
+    GroupId(StrBytes::from_string(format!("group-{}", group.0)))
 }
 
 fn answer(code: i16, answer: impl FnOnce() -> Answer) -> Outcome {

@@ -16,6 +16,9 @@ use crate::server::{Server, free_address};
 const VOTERS: usize = 3;
 const GATEWAYS: usize = 2;
 
+/// Members of a group, besides.
+const MEMBERS: u32 = 2;
+
 const ROLES: [Role; 7] = [
     Role::Idempotent,
     Role::Idempotent,
@@ -111,6 +114,7 @@ async fn run(test: &str, topics: &'static [&'static str], wipe: bool) {
         let mut harness = Harness::new(fleet.places(), topics);
         harness.create_topics(&fleet.gateways[0]).await;
         harness.work(&ROLES, seed);
+        harness.consume(Group(1), MEMBERS, seed);
         let mut rng = Rng::new(seed);
         for round in 0..rounds() {
             park_timeout(Duration::from_millis(rng.below(800)));

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use frazil_history::workload::{Role, Step, Sweep, Worker};
 use frazil_history::{
-    Answer, Client, Gateway, History, Op, Outcome, Recorder, Topic, TopicPartition, check,
+    Answer, Client, Gateway, Group, History, Op, Outcome, Recorder, Topic, TopicPartition, check,
 };
 
 use crate::client;
+use crate::member::Member;
 use crate::server::{PATIENCE, Server};
 
 /// How many partitions a topic has.
@@ -138,6 +139,23 @@ impl Harness {
         }
     }
 
+    /// Lets so many members of a group consume.
+    pub(crate) fn consume(&mut self, group: Group, members: u32, seed: u64) {
+        for number in 0..members {
+            let caller = self.caller(Client(500 + number));
+            let partitions = self.partitions();
+            let stop = self.stop.clone();
+            let topics = self.topics;
+            self.workers.push(std::thread::spawn(move || {
+                let mut member = Member::new(caller, group, topics, &partitions, seed);
+                while !stop.load(Ordering::Relaxed) {
+                    let pause = member.step();
+                    park_timeout(pause);
+                }
+            }));
+        }
+    }
+
     fn caller(&self, client: Client) -> Caller {
         let connect = |place: &Place| client::Client::new(place.address, self.topics);
         Caller {
@@ -191,10 +209,19 @@ impl Harness {
             }
         }
         let history = self.recorder.history();
+        let count = |what: fn(&Op) -> bool| {
+            let events = history.events.iter();
+            let done = events.filter(|event| event.outcome.answer().is_some());
+            done.filter(|event| what(&event.op)).count()
+        };
         println!(
-            "{test}, seed {seed}: {} events, {} batches acknowledged",
+            "{test}, seed {seed}: {} events, {} batches acknowledged, {} polled in {} assignments, {} \
+             commits",
             history.events.len(),
-            acknowledged(&history)
+            acknowledged(&history),
+            count(|op| matches!(op, Op::Poll { .. })),
+            count(|op| matches!(op, Op::Join { .. })),
+            count(|op| matches!(op, Op::OffsetCommit { .. })),
         );
         judge(&history, test, seed);
         assert_eq!(stuck, None, "{test}, seed {seed}");
@@ -209,15 +236,16 @@ const fn pause(outcome: &Outcome) -> Duration {
 }
 
 /// One client with a connection to each gateway.
-struct Caller {
-    client: Client,
-    connections: Vec<client::Client>,
+pub(crate) struct Caller {
+    pub(crate) client: Client,
+    pub(crate) connections: Vec<client::Client>,
     places: Arc<[Place]>,
-    recorder: Recorder,
+    pub(crate) recorder: Recorder,
 }
 
 impl Caller {
-    fn call(&mut self, step: &Step) -> Outcome {
+    /// Does one operation, and records it.
+    pub(crate) fn call(&mut self, step: &Step) -> Outcome {
         let index = step.gateway.0 as usize;
         let gateway = self.places[index].gateway();
         let pending = self

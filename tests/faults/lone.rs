@@ -9,6 +9,9 @@ use frazil_history::{Group, Rng};
 use crate::harness::{Harness, Place, rounds, seeds};
 use crate::server::Server;
 
+/// Members of a group, besides.
+const MEMBERS: u32 = 2;
+
 const ROLES: [Role; 8] = [
     Role::Idempotent,
     Role::Idempotent,
@@ -29,6 +32,7 @@ async fn no_promise_is_broken_by_a_broker_that_is_killed_and_keeps_its_disk() {
         let mut harness = Harness::new(vec![place], &["object", "local"]);
         harness.create_topics(&server).await;
         harness.work(&ROLES, seed);
+        harness.consume(Group(1), MEMBERS, seed);
         let mut rng = Rng::new(seed);
         for round in 0..rounds() {
             park_timeout(Duration::from_millis(200 + rng.below(600)));

@@ -10,6 +10,7 @@ mod client;
 mod fleet;
 mod harness;
 mod lone;
+mod member;
 #[path = "../kafka/raw.rs"]
 #[allow(dead_code, reason = "tests/kafka uses the rest of it")]
 mod raw;
