@@ -184,31 +184,38 @@ impl Harness {
         }
     }
 
-    /// Ends the workers, reads everything, and fails if a promise was broken.
-    pub(crate) fn judge(self, test: &str, seed: u64) {
+    /// Ends the workers.
+    pub(crate) fn pause(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut caller = self.caller(HARNESS);
-        let partitions = self.partitions();
-        for worker in self.workers {
+        for worker in self.workers.drain(..) {
             worker.join().expect("no worker panics");
         }
+    }
+
+    /// Ends the workers and reads everything: the history, and why not everything could be read.
+    pub(crate) fn finish(mut self) -> (History, Option<String>) {
+        self.pause();
+        let mut caller = self.caller(HARNESS);
         self.recorder.begin(HARNESS, Op::Healed).ok(Answer::Done);
-        let mut sweep = Sweep::new(&partitions, self.places.len() as u32);
+        let mut sweep = Sweep::new(&self.partitions(), self.places.len() as u32);
         let start = Instant::now();
-        let mut stuck = None;
         while let Some(step) = sweep.step() {
             let outcome = caller.call(&step);
             sweep.learn(&step.op, &outcome);
             if start.elapsed() > PATIENCE {
-                // What has been recorded says more than that the sweep does not end.
-                stuck = Some(format!("the sweep is stuck at {step:?}: {outcome:?}"));
-                break;
+                let stuck = format!("the sweep is stuck at {step:?}: {outcome:?}");
+                return (self.recorder.history(), Some(stuck));
             }
             if outcome.answer().is_none() {
                 park_timeout(pause(&outcome));
             }
         }
-        let history = self.recorder.history();
+        (self.recorder.history(), None)
+    }
+
+    /// Ends the workers, reads everything, and fails if a promise was broken.
+    pub(crate) fn judge(self, test: &str, seed: u64) {
+        let (history, stuck) = self.finish();
         let count = |what: fn(&Op) -> bool| {
             let events = history.events.iter();
             let done = events.filter(|event| event.outcome.answer().is_some());
@@ -224,6 +231,7 @@ impl Harness {
             count(|op| matches!(op, Op::OffsetCommit { .. })),
         );
         judge(&history, test, seed);
+        // What has been recorded says more than that the sweep does not end, so this comes last.
         assert_eq!(stuck, None, "{test}, seed {seed}");
     }
 }

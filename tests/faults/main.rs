@@ -14,6 +14,7 @@ mod member;
 #[path = "../kafka/raw.rs"]
 #[allow(dead_code, reason = "tests/kafka uses the rest of it")]
 mod raw;
+mod sabotage;
 #[path = "../kafka/server.rs"]
 #[allow(dead_code, reason = "tests/kafka uses the rest of it")]
 mod server;
