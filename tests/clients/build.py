@@ -74,7 +74,7 @@ def java(source, version):
 
     def build(directory):
         call(
-            ["mvn", "-q", "-B", "-f", source / "pom.xml", f"-Dout={directory}", *settings]
+            ["mvn", "-q", "-B", "-Dstyle.color=never", "-f", source / "pom.xml", f"-Dout={directory}", *settings]
             + ["compile", "dependency:copy-dependencies", f"-DoutputDirectory={directory}/lib"]
         )
 
