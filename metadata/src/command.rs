@@ -24,6 +24,7 @@
 //! | number | command | outcome | who sends it |
 //! |---|---|---|---|
 //! | 0 | `InitCluster` | `Cluster` | the node that forms the cluster |
+//! | 1 | `NoteVoters` | `Done` | the leader |
 //! | 10 | `RegisterBroker` | `Registered` | a gateway at its start |
 //! | 11 | `Heartbeat` | `Done`, `Fenced` | a gateway, several times in its lease |
 //! | 12 | `Drain` | `Done`, `Fenced` | a gateway that is asked to stop |
@@ -89,6 +90,14 @@ pub enum Command {
         /// The id, as Kafka clients will see it and as it stands in object keys.
         #[n(0)]
         cluster_id: String,
+    },
+
+    /// Notes the ids of voters that have had the log: they are never another's.
+    #[n(1)]
+    NoteVoters {
+        /// The ids.
+        #[n(0)]
+        ids: Vec<u64>,
     },
 
     /// Registers a gateway, which from then on acts under the epoch in the answer.

@@ -17,6 +17,9 @@ pub enum Error {
     /// Raft has stopped, or never started.
     #[error("raft: {0}")]
     Raft(String),
+    /// The quorum will not do what was asked.
+    #[error("{0}")]
+    Refused(String),
     /// The quorum did not answer in time.
     #[error("metadata quorum: {0}")]
     Unavailable(String),

@@ -25,12 +25,15 @@
 //! complete once a leader has committed something in its term; [`Client::ready`] waits for that.
 //! An observer keeps nothing and starts from a snapshot.
 
+mod admin;
 mod client;
 pub mod codec;
 pub mod command;
 mod config;
+mod directory;
 mod error;
 mod image;
+mod membership;
 mod metrics;
 mod node;
 mod observer;
@@ -45,6 +48,7 @@ mod tests;
 mod voter;
 mod wire;
 
+pub use admin::Admin;
 pub use client::{Client, Registration};
 pub use config::{ClientConfig, Config};
 pub use error::Error;
@@ -52,4 +56,4 @@ pub use image::Image;
 pub use metrics::Metrics;
 pub use observer::Observer;
 pub use voter::Voter;
-pub use wire::Status;
+pub use wire::{Members, Status};

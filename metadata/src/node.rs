@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use frazil_core::env::Clock;
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use tokio::time::Instant;
 
 use crate::command::Envelope;
+use crate::directory::Directory;
 use crate::image::Image;
-use crate::peer::Introduce;
+use crate::peer::{CallError, Introduce};
 use crate::raft::log_store::LogReader;
 use crate::raft::{Raft, StoredMembership};
-use crate::wire::{COMMAND_MAX, Reply, Status};
+use crate::wire::{COMMAND_MAX, Reply, Request, Status};
 
 /// A running voter.
 pub(crate) struct Node {
@@ -23,27 +26,38 @@ pub(crate) struct Node {
     pub(crate) log: LogReader,
     clock: Arc<dyn Clock>,
     /// There is no other voter.
-    sole: bool,
+    pub(crate) sole: AtomicBool,
+    /// Whether other nodes can reach this one.
+    pub(crate) listens: bool,
+    /// The other voters.
+    pub(crate) directory: Arc<Directory>,
+    /// Held while the members are changed.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// The image has everything that was acknowledged before this process started.
     recovered: AtomicBool,
 }
 
 impl Node {
     pub(crate) fn new(
-        id: u64,
         raft: Raft,
         image: Arc<Image>,
         log: LogReader,
         clock: Arc<dyn Clock>,
+        directory: Arc<Directory>,
         sole: bool,
+        listens: bool,
     ) -> Self {
+        let id = raft.metrics().borrow_watched().id;
         Self {
             id,
             raft,
             image,
             log,
             clock,
-            sole,
+            sole: AtomicBool::new(sole),
+            listens,
+            directory,
+            changing: tokio::sync::Mutex::default(),
             recovered: AtomicBool::new(false),
         }
     }
@@ -57,7 +71,7 @@ impl Node {
     /// exists, this one acknowledges what its image has applied, and it has caught up with what it
     /// acknowledged before it started.
     pub(crate) fn is_authority(&self) -> bool {
-        self.sole && self.recovered.load(Ordering::Acquire)
+        self.sole.load(Ordering::Acquire) && self.recovered.load(Ordering::Acquire)
     }
 
     /// Puts a command into the log, with this clock's time, and answers its outcome.
@@ -88,7 +102,7 @@ impl Node {
         }
         match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
             Ok((read, _)) => {
-                if self.sole {
+                if self.sole.load(Ordering::Acquire) {
                     self.image.wait_applied(read.index()).await;
                     self.recovered.store(true, Ordering::Release);
                 }
@@ -103,12 +117,34 @@ impl Node {
         }
     }
 
+    /// The reply of this voter, or the leader's to `request` if this one does not lead.
+    pub(crate) async fn or_leader(
+        &self,
+        reply: Reply,
+        request: &Request,
+        within: Duration,
+    ) -> Reply {
+        let Reply::NotLeader {
+            leader: Some(leader),
+        } = reply
+        else {
+            return reply;
+        };
+        let Some(peer) = self.directory.peers().get(&leader).cloned() else {
+            return reply;
+        };
+        match peer.call(request, Instant::now() + within).await {
+            Ok(reply) => reply,
+            Err(CallError::NotSent(why)) => Reply::Refused(why),
+            Err(CallError::Lost(why)) => Reply::Unknown(why),
+        }
+    }
+
     /// How this voter is.
     pub(crate) fn status(&self) -> Status {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership: &StoredMembership = &metrics.membership_config;
-        let progress = metrics.replication.iter().flatten();
         Status {
             voter: self.id,
             leader: metrics.current_leader,
@@ -119,10 +155,7 @@ impl Node {
             cluster_id: self
                 .image
                 .read(|state| state.cluster_id().map(str::to_owned)),
-            acknowledged: progress
-                .filter(|(id, _)| **id != self.id)
-                .filter_map(|(id, matched)| Some((*id, matched.as_ref()?.index)))
-                .collect(),
+            acknowledged: self.acknowledged(),
         }
     }
 }

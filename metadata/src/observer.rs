@@ -13,11 +13,13 @@ use bytes::BytesMut;
 use frazil_core::env::Ids;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::command::Envelope;
 use crate::config::ClientConfig;
+use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
 use crate::metrics::Metrics;
@@ -28,12 +30,15 @@ use crate::wire::{Reply, Request, SNAPSHOT_MAX, frame, parse, read_frame};
 
 /// A voter that has said nothing for this long is given up.
 const SILENCE: Duration = Duration::from_secs(8);
+/// A voter without news for this long is left for the next: it may have been removed from the
+/// quorum without knowing it.
+const NO_NEWS: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// A node that follows the quorum.
 pub struct Observer {
-    voters: BTreeMap<u64, String>,
+    directory: Arc<Directory>,
     image: Arc<Image>,
     ids: Arc<dyn Ids>,
     metrics: Metrics,
@@ -56,17 +61,26 @@ impl Observer {
         }
         let image = Arc::new(Image::new(metrics.clone()));
         let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let us = Us {
+            image: Arc::clone(&image),
+            voter: None,
+        };
+        let directory = Arc::new(Directory::new(Arc::new(us), voters));
         // Observers spread over the voters.
-        let first = ids.random() as usize % voters.len();
-        let follower = follow_for_ever(voters.clone(), first, Arc::clone(&image));
-        let task = tokio::spawn(stop.clone().run_until_cancelled_owned(follower));
+        let follower = follow_for_ever(Arc::clone(&directory), ids.random(), Arc::clone(&image));
+        let learning = Arc::clone(&directory).learn_for_ever();
+        let keeping = async move { tokio::join!(follower, learning) };
+        let task = tokio::spawn(async move {
+            let _ = stopping.run_until_cancelled(keeping).await;
+        });
         Ok(Self {
-            voters,
+            directory,
             image,
             ids,
             metrics,
             stop,
-            task: spawned(task),
+            task,
         })
     }
 
@@ -80,7 +94,7 @@ impl Observer {
         Client::new(
             Arc::clone(&self.image),
             None,
-            &self.voters,
+            Arc::clone(&self.directory),
             config,
             &*self.ids,
             self.metrics.clone(),
@@ -95,18 +109,16 @@ impl Observer {
     }
 }
 
-fn spawned(task: JoinHandle<Option<()>>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let _ = task.await;
-    })
-}
-
-async fn follow_for_ever(voters: BTreeMap<u64, String>, first: usize, image: Arc<Image>) {
-    let voters: Vec<(u64, String)> = voters.into_iter().collect();
+async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image>) {
     let mut backoff = BACKOFF_MIN;
-    for (voter, address) in voters.iter().cycle().skip(first) {
+    for turn in (0..).map(|turn: u64| first.wrapping_add(turn)) {
+        let voters = directory.peers();
+        let Some(peer) = voters.values().nth(turn as usize % voters.len().max(1)) else {
+            unreachable!("an observer was given voters, and keeps them");
+        };
         let before = image.applied();
-        if let Err(error) = follow(*voter, address, &image).await {
+        let (voter, address) = (peer.id(), peer.address());
+        if let Err(error) = follow(voter, address, &image, &directory).await {
             tracing::debug!(voter, %error, "following a metadata voter ended");
         }
         backoff = if image.applied() > before {
@@ -118,7 +130,12 @@ async fn follow_for_ever(voters: BTreeMap<u64, String>, first: usize, image: Arc
     }
 }
 
-async fn follow(voter: u64, address: &str, image: &Arc<Image>) -> io::Result<()> {
+async fn follow(
+    voter: u64,
+    address: &str,
+    image: &Arc<Image>,
+    directory: &Directory,
+) -> io::Result<()> {
     let us = Us {
         image: Arc::clone(image),
         voter: None,
@@ -130,6 +147,7 @@ async fn follow(voter: u64, address: &str, image: &Arc<Image>) -> io::Result<()>
         .await?;
     writer.flush().await?;
 
+    let mut news = Instant::now();
     // A snapshot that is being received: its index, its length, its bytes.
     let mut snapshot: Option<(u64, u64, BytesMut)> = None;
     loop {
@@ -140,8 +158,16 @@ async fn follow(voter: u64, address: &str, image: &Arc<Image>) -> io::Result<()>
             return Ok(());
         };
         match parse::<Reply>(&body)? {
-            Reply::FollowEntries(entries) => apply(image, entries)?,
-            Reply::FollowIdle(_) => {}
+            Reply::FollowEntries(entries) => {
+                news = Instant::now();
+                if entries.iter().any(|(_, command)| command.is_none()) {
+                    // A new leader, or other members.
+                    directory.look_again();
+                }
+                apply(image, entries)?;
+            }
+            Reply::FollowIdle(_) if news.elapsed() < NO_NEWS => {}
+            Reply::FollowIdle(_) => return Ok(()),
             Reply::FollowSnapshot { index, bytes } if bytes <= SNAPSHOT_MAX => {
                 snapshot = Some((index, bytes, BytesMut::new()));
             }

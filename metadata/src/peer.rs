@@ -82,6 +82,11 @@ impl Peer {
         }
     }
 
+    /// Its `host:port`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The voter's id.
     pub(crate) fn id(&self) -> u64 {
         self.id

@@ -44,6 +44,11 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Entries, and their bytes, that a follower gets at once.
 const FOLLOW_ENTRIES: u64 = 1024;
 const FOLLOW_BYTES: u64 = 1 << 20;
+/// How long the leader may take to answer what was handed to it; whoever asked is less patient
+/// than twice this.
+const RELAY: Duration = Duration::from_secs(4);
+/// The same for a change of voters.
+const RELAY_CHANGE: Duration = Duration::from_secs(85);
 /// A follower that is further behind gets a snapshot.
 const FOLLOW_LAG_MAX: u64 = 100_000;
 
@@ -241,13 +246,40 @@ impl Session {
                 Ok(response) => Reply::Transferred(response),
                 Err(error) => refused(&error),
             },
-            Request::Propose(bytes) => match Envelope::decode(&bytes.0) {
-                Ok(envelope) => self.node.propose(envelope).await,
-                Err(error) => refused(&error),
-            },
+            Request::Propose(bytes) => self.propose(&bytes).await,
             Request::ReadIndex => self.node.read_index().await,
             Request::Status => Reply::Status(self.node.status()),
+            Request::Members => Reply::Members(self.node.members()),
+            Request::ProposeAnywhere(bytes) => {
+                let reply = self.propose(&bytes).await;
+                let relayed = Request::Propose(bytes);
+                self.node.or_leader(reply, &relayed, RELAY).await
+            }
+            Request::ReadIndexAnywhere => {
+                let reply = self.node.read_index().await;
+                let relayed = Request::ReadIndex;
+                self.node.or_leader(reply, &relayed, RELAY).await
+            }
+            Request::ChangeVoters { change, relayed } => {
+                let node = Arc::clone(&self.node);
+                let reply = node.change_voters(change.clone()).await;
+                if relayed {
+                    return reply;
+                }
+                let relayed = Request::ChangeVoters {
+                    change,
+                    relayed: true,
+                };
+                self.node.or_leader(reply, &relayed, RELAY_CHANGE).await
+            }
             Request::Follow { .. } => Reply::Refused("not here".to_owned()),
+        }
+    }
+
+    async fn propose(&self, bytes: &Blob) -> Reply {
+        match Envelope::decode(&bytes.0) {
+            Ok(envelope) => self.node.propose(envelope).await,
+            Err(error) => Reply::Refused(error.to_string()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::testing::RealDisk;
-use crate::{Client, ClientConfig, Config, Error, Metrics, Observer, Registration, Voter};
+use crate::{Admin, Client, ClientConfig, Config, Error, Metrics, Observer, Registration, Voter};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -653,6 +653,196 @@ async fn a_voter_that_returns_without_its_disk_is_refused_if_the_leader_remember
     assert!(matches!(returned, Err(Error::Directory(_))));
     drop(client);
     for id in (1..=3).filter(|id| *id != lost) {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_that_lost_its_disk_is_refused_by_whoever_is_left_of_those_that_remember() {
+    let mut cluster = Cluster::new(1000).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    let admin = Admin::new(&cluster.addresses[&1]);
+    until("all ids are noted", async || {
+        admin.members().await.unwrap().seen == BTreeSet::from([1, 2, 3])
+    })
+    .await;
+    drop(client);
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    // Whoever leads now has never heard from it.
+    cluster.restart(1).await;
+    cluster.restart(3).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    drop(client);
+    cluster.dirs.insert(2, TempDir::new().unwrap());
+    let listener = TcpListener::bind(&cluster.addresses[&2]).await.unwrap();
+    let config = config(2, &cluster.addresses, cluster.dirs[&2].path());
+    let refused = start(config, Some(listener), 70).await;
+    assert!(matches!(refused, Err(Error::Directory(_))));
+    cluster.stop(1).await;
+    cluster.stop(3).await;
+}
+
+/// Waits until `condition` holds.
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A node that is to become a voter of `cluster`.
+async fn newcomer(cluster: &mut Cluster, id: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    cluster.addresses.insert(id, address.clone());
+    cluster.dirs.insert(id, TempDir::new().unwrap());
+    cluster.start_on(id, listener).await;
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_voter_is_replaced_while_an_observer_with_the_old_addresses_goes_on() {
+    let mut cluster = Cluster::new(1000).await;
+    let observer = Observer::start(
+        cluster.addresses.clone(),
+        Arc::new(SeededIds::new(60)),
+        Metrics::default(),
+    )
+    .unwrap();
+    let client = observer.client(ClientConfig::default());
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 0).await;
+
+    let ask = Admin::new(&cluster.addresses[&1]);
+    let wrong = ask.add_voter(4, "127.0.0.1:1".to_owned()).await;
+    assert!(matches!(wrong, Err(Error::Refused(_))), "{wrong:?}");
+    for id in 4..=6 {
+        let address = newcomer(&mut cluster, id).await;
+        let any = Admin::new(&cluster.addresses[&(id - 3)]);
+        let members = any.add_voter(id, address.clone()).await.unwrap();
+        assert_eq!(members.voters.get(&id), Some(&address));
+        // Asking again changes nothing.
+        any.add_voter(id, address).await.unwrap();
+        create(&client, u128::from(id)).await;
+    }
+    // An operator is not as fast as this test: everybody has heard of the new ones.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let ask = Admin::new(&cluster.addresses[&6]);
+    for id in 1..=3 {
+        let members = ask.remove_voter(id).await.unwrap();
+        assert!(!members.voters.contains_key(&id), "{members:?}");
+        cluster.stop(id).await;
+        create(&client, u128::from(id)).await;
+        client.barrier().await.unwrap();
+    }
+    let members = ask.members().await.unwrap();
+    assert_eq!(
+        members.voters.keys().copied().collect::<Vec<_>>(),
+        [4, 5, 6]
+    );
+    assert_eq!(client.topics().len(), 7);
+
+    // An id is never used again, and the last voters stay.
+    let again = ask.add_voter(1, cluster.addresses[&1].clone()).await;
+    assert!(matches!(again, Err(Error::Refused(_))), "{again:?}");
+    assert!(matches!(ask.remove_voter(77).await, Err(Error::Refused(_))));
+    drop(client);
+    observer.shutdown().await;
+    for id in 4..=6 {
+        cluster.stop(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_voter_is_joined_by_two_and_survives_its_restart() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().to_string();
+    let mut cluster = Cluster {
+        addresses: BTreeMap::from([(1, own.clone())]),
+        routes: BTreeMap::new(),
+        links: BTreeMap::new(),
+        dirs: BTreeMap::from([(1, TempDir::new().unwrap())]),
+        voters: BTreeMap::new(),
+        starts: 0,
+        entries: 1000,
+    };
+    cluster.start_on(1, listener).await;
+    let alone = cluster.addresses.clone();
+    let client = cluster.client(1);
+    create(&client, 1).await;
+    assert!(matches!(
+        Admin::new(&own).remove_voter(1).await,
+        Err(Error::Refused(_))
+    ));
+    for id in [2, 3] {
+        let address = newcomer(&mut cluster, id).await;
+        Admin::new(&own).add_voter(id, address).await.unwrap();
+        create(&client, u128::from(id)).await;
+    }
+    drop(client);
+    // It alone decides nothing any more, whatever its configuration says.
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    cluster.routes.insert(1, alone);
+    cluster.restart(1).await;
+    let hasty = cluster.voters[&1].client(ClientConfig {
+        deadline: Duration::from_secs(2),
+        ..ClientConfig::default()
+    });
+    assert!(hasty.barrier().await.is_err());
+    drop(hasty);
+    cluster.restart(2).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 4).await;
+    assert_eq!(client.topics().len(), 4);
+    drop(client);
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_cannot_reach_the_leader_goes_through_a_follower() {
+    let mut cluster = Cluster::new(1000).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 0).await;
+    let leader = client.status().await.unwrap().leader.unwrap();
+    drop(client);
+
+    // Links of this client only; that to the leader then swallows everything.
+    let mut links = BTreeMap::new();
+    let mut route = BTreeMap::new();
+    for id in 1..=3 {
+        let link = Link::to(cluster.addresses[&id].clone()).await;
+        route.insert(id, link.address.clone());
+        links.insert(id, link);
+    }
+    let ids = Arc::new(SeededIds::new(61));
+    let observer = Observer::start(route, ids, Metrics::default()).unwrap();
+    let client = observer.client(ClientConfig {
+        attempt: Duration::from_millis(500),
+        ..ClientConfig::default()
+    });
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 1).await;
+    links[&leader].there.send_replace(false);
+    links[&leader].back.send_replace(false);
+    for number in 2..12 {
+        create(&client, number).await;
+        client.barrier().await.unwrap();
+    }
+    let status = cluster.client(leader).status().await.unwrap();
+    assert_eq!(status.leader, Some(leader), "the quorum was not disturbed");
+    drop(client);
+    observer.shutdown().await;
+    for id in 1..=3 {
         cluster.stop(id).await;
     }
 }

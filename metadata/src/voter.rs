@@ -8,16 +8,20 @@
 //! membership, unless another voter already has one; the first leader gives the cluster its id. A
 //! voter that is alone elects itself at once whenever it starts.
 //!
+//! **Joining.** A voter that is not among the members has an empty log and waits, without voting,
+//! until an operator adds it ([`membership`](crate::membership)).
+//!
 //! **Lost disks.** A voter that has lost its log must not vote again under its id: it could elect a
 //! leader without entries that it had acknowledged. It is refused if its directory says whose it is
-//! but has no log, or if a leader remembers that this voter acknowledged entries. What is not
-//! noticed is a directory that is gone as a whole after the leader that remembers is gone too; so a
-//! voter without its disk must be given a new id.
+//! but has no log, or if another voter that answers remembers that this one had the log. What is not
+//! noticed is a directory that is gone as a whole while no other voter answers; so a voter without
+//! its disk must be given a new id.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use frazil_core::env::{Clock, Disk, Ids};
@@ -34,6 +38,7 @@ use uuid::Uuid;
 use crate::client::Client;
 use crate::command::{Command, Envelope};
 use crate::config::{ClientConfig, Config};
+use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
 use crate::metrics::Metrics;
@@ -46,7 +51,7 @@ use crate::raft::snapshot::SnapshotStore;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::{Raft, durable};
 use crate::server::serve;
-use crate::wire::{Reply, Request, Status};
+use crate::wire::{Members, Reply, Request};
 
 const IDENTITY_FILE: &str = "identity";
 const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
@@ -54,8 +59,10 @@ const IDENTITY_MAGIC: [u8; 8] = *b"FRZVTID\x01";
 const LONE_ELECTION: Duration = Duration::from_secs(10);
 /// After how long it tries again.
 const LONE_RETRY: Duration = Duration::from_secs(1);
-/// After how long a leader tries again to give the cluster its id.
-const NAMING_RETRY: Duration = Duration::from_millis(500);
+/// After how long a leader tries again to give the cluster its id, and looks again for voters that
+/// have not been heard from.
+const MINDING_RETRY: Duration = Duration::from_millis(500);
+const NEEDS_LISTENER: &str = "a voter among several needs a listener";
 /// How long a new voter waits for the others' answers.
 const ASKING: Duration = Duration::from_millis(500);
 /// How long a voter that leaves waits for another leader.
@@ -89,9 +96,9 @@ impl Voter {
         config.check()?;
         let raft_config = Arc::new(config.raft()?);
         let sole = config.voters.len() == 1;
-        if !sole && listener.is_none() {
-            let what = "a voter among several needs a listener".to_owned();
-            return Err(Error::Config(what));
+        let listens = listener.is_some();
+        if !sole && !listens {
+            return Err(Error::Config(NEEDS_LISTENER.to_owned()));
         }
 
         let opening = open(&config, &disk, &ids, &metrics);
@@ -114,14 +121,25 @@ impl Voter {
             // Before it can vote.
             let others = ask_others(&config, &us).await;
             refuse_if_remembered(&config, &others)?;
-            forms &= others.iter().all(|status| status.voters.is_empty());
+            forms &= others.iter().all(|members| members.voters.is_empty());
         }
         let machine = StateMachine::new(Arc::clone(&image), snapshots, metrics.clone());
         let network = Network::new(us.clone(), config.voters.clone());
         let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
             .await
             .map_err(|error| Error::Raft(error.to_string()))?;
-        let node = Arc::new(Node::new(config.voter_id, raft, image, reader, clock, sole));
+        // By its log it may have been joined by others since that was configured.
+        let joined = joined(&raft, config.voter_id).await?;
+        if sole && joined {
+            if !listens {
+                return Err(Error::Config(NEEDS_LISTENER.to_owned()));
+            }
+            raft.runtime_config().tick(true);
+        }
+        let sole = sole && !joined;
+        let directory = Arc::new(Directory::new(us, config.voters.clone()));
+        let node = Node::new(raft, image, reader, clock, directory, sole, listens);
+        let node = Arc::new(node);
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -156,7 +174,7 @@ impl Voter {
         Client::new(
             Arc::clone(&self.node.image),
             Some(Arc::clone(&self.node)),
-            &self.config.voters,
+            Arc::clone(&self.node.directory),
             config,
             &*self.ids,
             self.metrics.clone(),
@@ -235,7 +253,7 @@ impl Voter {
     async fn form(&self, forms: bool) -> Result<(), Error> {
         let raft = &self.node.raft;
         let failed = |error: &dyn std::fmt::Display| Error::Raft(error.to_string());
-        let sole = self.config.voters.len() == 1;
+        let sole = self.node.sole.load(Ordering::Acquire);
         if forms {
             let members: BTreeMap<u64, BasicNode> = self
                 .config
@@ -283,43 +301,53 @@ impl Voter {
     }
 }
 
+/// Whether the log names other voters than this one.
+async fn joined(raft: &Raft, own: u64) -> Result<bool, Error> {
+    raft.with_raft_state(move |state| {
+        let membership = state.membership_state.effective();
+        membership.voter_ids().any(|id| id != own)
+    })
+    .await
+    .map_err(|error| Error::Raft(error.to_string()))
+}
+
 fn is_first(config: &Config) -> bool {
     config.voters.first_key_value().map(|(id, _)| *id) == Some(config.voter_id)
 }
 
 /// How the other voters are, as far as they answer at once.
-async fn ask_others(config: &Config, us: &Arc<Us>) -> Vec<Status> {
+async fn ask_others(config: &Config, us: &Arc<Us>) -> Vec<Members> {
     let deadline = Instant::now() + ASKING;
     let mut asking = JoinSet::new();
     for (id, address) in &config.voters {
         if *id != config.voter_id {
             let peer = Peer::new(*id, address.clone(), us.clone());
-            asking.spawn(async move { peer.call(&Request::Status, deadline).await });
+            asking.spawn(async move { peer.call(&Request::Members, deadline).await });
         }
     }
     let mut others = Vec::new();
     while let Some(answer) = asking.join_next().await {
-        if let Ok(Ok(Reply::Status(status))) = answer {
-            others.push(status);
+        if let Ok(Ok(Reply::Members(members))) = answer {
+            others.push(members);
         }
     }
     others
 }
 
 /// A voter without a log must not be one that had one.
-fn refuse_if_remembered(config: &Config, others: &[Status]) -> Result<(), Error> {
-    for status in others {
-        if let Some(index) = status.acknowledged.get(&config.voter_id) {
-            return Err(Error::Directory(format!(
-                "{} is empty, but voter {} remembers that voter {} had the log up to index {index}; \
-                 a voter that has lost its disk must return under a new id",
-                config.dir.display(),
-                status.voter,
-                config.voter_id,
-            )));
-        }
-    }
-    Ok(())
+fn refuse_if_remembered(config: &Config, others: &[Members]) -> Result<(), Error> {
+    let remembering = others
+        .iter()
+        .find(|members| members.remembers(config.voter_id));
+    remembering.map_or(Ok(()), |members| {
+        Err(Error::Directory(format!(
+            "{} is empty, but voter {} remembers that voter {} had the log; a voter that has lost \
+             its disk must return under a new id (node.id)",
+            config.dir.display(),
+            members.voter,
+            config.voter_id,
+        )))
+    })
 }
 
 impl Drop for Voter {
@@ -402,20 +430,22 @@ fn write_identity(disk: &dyn Disk, dir: &Path, voter: u64) -> io::Result<()> {
     durable::replace(disk, dir, IDENTITY_FILE, IDENTITY_MAGIC, &bytes)
 }
 
-/// Follows leadership: shows it, and gives a new cluster its id.
+/// Follows leadership and members: shows and publishes them, gives a new cluster its id, and does
+/// what a leader owes the members.
 async fn mind(node: Arc<Node>, ids: Arc<dyn Ids>, metrics: Metrics) {
     let mut server = node.raft.server_metrics();
     loop {
         let leads = server.borrow_watched().current_leader == Some(node.id);
         metrics.is_leader.set(i64::from(leads));
-        let named = !leads || name_cluster(&node, &*ids).await;
+        node.publish_members();
+        let settled = !leads || (name_cluster(&node, &*ids).await && node.mind_members().await);
         // A leader that stays the leader has to try again by itself.
-        let again = tokio::time::sleep(NAMING_RETRY);
+        let again = tokio::time::sleep(MINDING_RETRY);
         tokio::select! {
             changed = server.changed() => if changed.is_err() {
                 return;
             },
-            () = again, if !named => {}
+            () = again, if !settled => {}
         }
     }
 }

@@ -12,7 +12,7 @@
 //! Bytes from the wire never panic, and buffers grow with what has arrived, not with what a length
 //! claims. A frame beyond [`FRAME_MAX`] ends the connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use openraft::raft::{
@@ -35,6 +35,8 @@ pub(crate) const SNAPSHOT_PART: usize = 1 << 20;
 pub(crate) const SNAPSHOT_MAX: u64 = 8 << 30;
 /// Bytes of log entries after which an append is cut.
 pub(crate) const APPEND_BYTES: usize = 16 << 20;
+/// As the target of a greeting: whichever voter it is.
+pub(crate) const ANY_VOTER: u64 = u64::MAX;
 /// The version that this program speaks.
 pub(crate) const VERSION: u16 = 1;
 
@@ -77,7 +79,7 @@ impl Greeting {
                 self.version, us.version
             ));
         }
-        if self.target != us.target {
+        if self.target != us.target && self.target != ANY_VOTER && us.target != ANY_VOTER {
             return Some(format!("voter {} is not voter {}", us.target, self.target));
         }
         match (&self.cluster, &us.cluster) {
@@ -118,6 +120,24 @@ pub(crate) enum Request {
     Follow { after: u64 },
     /// How the voter is.
     Status,
+    /// Who the members are.
+    Members,
+    /// As `Propose`; a voter that does not lead hands it to the leader, once.
+    ProposeAnywhere(Blob),
+    /// As `ReadIndex`; a voter that does not lead asks the leader, once.
+    ReadIndexAnywhere,
+    /// A change of the members; a voter that does not lead hands it to the leader, unless it was
+    /// relayed already.
+    ChangeVoters { change: VoterChange, relayed: bool },
+}
+
+/// A change of the voters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum VoterChange {
+    /// Another voter.
+    Add { id: u64, address: String },
+    /// One voter less.
+    Remove { id: u64 },
 }
 
 /// What a voter answers. Append only.
@@ -153,6 +173,29 @@ pub(crate) enum Reply {
     FollowEntries(Vec<(u64, Option<Blob>)>),
     /// To `Follow`: nothing new; the index applied.
     FollowIdle(u64),
+    /// To `Members` and `ChangeVoters`.
+    Members(Members),
+}
+
+/// The members of the quorum, as one voter knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// The voter asked.
+    pub voter: u64,
+    /// The leader it knows of.
+    pub leader: Option<u64>,
+    /// Term and index of the log entry that says so; `None` before the cluster is formed.
+    pub set_by: Option<(u64, u64)>,
+    /// The last entry in its log, if there is any.
+    pub last_index: Option<u64>,
+    /// Voters and their `host:port`.
+    pub voters: BTreeMap<u64, String>,
+    /// Those that have the log and do not vote (yet).
+    pub learners: BTreeMap<u64, String>,
+    /// If it leads: up to which index each other member has acknowledged the log to it.
+    pub acknowledged: BTreeMap<u64, u64>,
+    /// The ids of all voters that ever had the log.
+    pub seen: BTreeSet<u64>,
 }
 
 /// How a voter is.

@@ -1,20 +1,32 @@
 //! `frazil cluster`.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde::Serialize;
 
 use super::client::{ClientArgs, Context};
 use super::output::{self, Table, or_dash};
+use super::voter;
 
 /// `frazil cluster`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cluster {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// What else there is to know of a cluster, or to do about it.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List, add and remove the voters of the metadata quorum
+    #[command(subcommand)]
+    Voter(voter::Command),
 }
 
 #[derive(Serialize)]
@@ -35,6 +47,9 @@ struct Broker {
 
 impl Cluster {
     pub(super) fn run(&self) -> anyhow::Result<()> {
+        if let Some(Command::Voter(command)) = &self.command {
+            return voter::run(command);
+        }
         let connection = self.client.connect()?;
         let metadata = &connection.metadata;
         let brokers = metadata.brokers().iter().map(|broker| Broker {

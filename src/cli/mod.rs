@@ -21,6 +21,7 @@ mod serve;
 mod tests;
 mod time;
 mod topic;
+mod voter;
 
 use clap::{Parser, Subcommand};
 
@@ -53,7 +54,7 @@ pub enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::Command),
-    /// Describe the cluster: its id, brokers, controller, topics
+    /// Describe the cluster: its id, brokers, controller, topics; change its quorum
     Cluster(cluster::Cluster),
 }
 

@@ -17,32 +17,34 @@ mod barrier;
 mod lost;
 mod ports;
 mod requests;
+mod route;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use frazil_core::env::Ids;
 use frazil_core::{BrokerEpoch, BrokerId, PortError, PortResult, ProducerId};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::command::{Command, Envelope, Outcome};
 use crate::config::ClientConfig;
+use crate::directory::{Directory, Peers};
 use crate::image::Image;
 use crate::metrics::Metrics;
-use crate::node::{Node, Us};
+use crate::node::Node;
 use crate::peer::{CallError, Peer};
 use crate::wire::{COMMAND_MAX, Reply, Request, Status};
 
 use barrier::Barrier;
 use lost::Lost;
 use requests::{Requests, Ticket};
+use route::{Route, Way};
 
 /// Commands that are under way at once; the state remembers several times as many outcomes.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -104,10 +106,9 @@ impl Session {
 struct Link {
     image: Arc<Image>,
     local: Option<Arc<Node>>,
-    peers: BTreeMap<u64, Peer>,
-    /// The leader as it was last heard of.
-    leader: Mutex<Option<u64>>,
-    /// Which voter to try when no leader is known.
+    directory: Arc<Directory>,
+    route: Route,
+    /// Which voter to try when any will do.
     turn: AtomicU64,
     config: ClientConfig,
     metrics: Metrics,
@@ -136,26 +137,16 @@ impl Client {
     pub(crate) fn new(
         image: Arc<Image>,
         local: Option<Arc<Node>>,
-        voters: &BTreeMap<u64, String>,
+        directory: Arc<Directory>,
         config: ClientConfig,
         ids: &dyn Ids,
         metrics: Metrics,
     ) -> Self {
-        let own = local.as_ref().map(|node| node.id);
-        let us = Arc::new(Us {
-            image: Arc::clone(&image),
-            voter: own,
-        });
-        let peers = voters
-            .iter()
-            .filter(|(id, _)| Some(**id) != own)
-            .map(|(id, address)| (*id, Peer::new(*id, address.clone(), us.clone())))
-            .collect();
         let link = Arc::new(Link {
             image,
             local,
-            peers,
-            leader: Mutex::new(None),
+            directory,
+            route: Route::new(),
             turn: AtomicU64::new(ids.random()),
             config,
             metrics,
@@ -229,7 +220,7 @@ impl Client {
         let link = &self.inner.link;
         let mut best: Option<Status> = link.local.as_ref().map(|node| node.status());
         let deadline = Instant::now() + link.config.attempt;
-        for peer in link.peers.values() {
+        for peer in link.directory.peers().values() {
             if best.as_ref().is_some_and(|s| s.leader == Some(s.voter)) {
                 break;
             }
@@ -327,76 +318,66 @@ impl Inner {
     }
 }
 
-/// Who is asked.
-enum Target<'a> {
-    Local(&'a Arc<Node>),
-    Peer(&'a Peer),
-}
-
 impl Link {
-    /// The leader if one is known, else one voter after the other.
-    fn target(&self) -> Target<'_> {
-        if let Some(node) = &self.local {
-            match node.leader() {
-                Some(leader) if leader == node.id => return Target::Local(node),
-                Some(leader) => {
-                    if let Some(peer) = self.peers.get(&leader) {
-                        return Target::Peer(peer);
-                    }
-                }
-                None => {}
-            }
-        } else if let Some(leader) = *self.leader.lock()
-            && let Some(peer) = self.peers.get(&leader)
-        {
-            return Target::Peer(peer);
-        }
-        let voters = self.peers.len() + usize::from(self.local.is_some());
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize % voters.max(1);
-        match (self.peers.values().nth(turn), &self.local) {
-            (Some(peer), _) => Target::Peer(peer),
-            (None, Some(node)) => Target::Local(node),
-            (None, None) => unreachable!("a client has voters"),
-        }
+    /// The voter that stands at the end of the way.
+    fn choose<'a>(&self, peers: &'a Peers, way: Way) -> Option<&'a Arc<Peer>> {
+        let named = match way {
+            Way::Leader(id) | Way::Through(Some(id)) => peers.get(&id),
+            Way::Ask | Way::Through(None) => None,
+        };
+        named.or_else(|| {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+            peers.values().nth(turn % peers.len().max(1))
+        })
     }
 
-    fn heard(&self, leader: Option<u64>) {
-        *self.leader.lock() = leader;
-    }
-
-    /// One attempt, until `deadline` at the latest.
+    /// One attempt, until `deadline` at the latest. `request` gets whether the voter that is asked
+    /// is to hand it on.
     async fn attempt(
         &self,
-        request: impl Fn() -> Request,
+        request: impl Fn(bool) -> Request,
         local: impl AsyncFnOnce(Arc<Node>) -> Reply,
         deadline: Instant,
     ) -> Result<Reply, CallError> {
         let deadline = deadline.min(Instant::now() + self.config.attempt);
-        match self.target() {
-            Target::Local(node) => tokio::time::timeout_at(deadline, local(Arc::clone(node)))
+        let peers = self.directory.peers();
+        let known = self.local.as_ref().and_then(|node| node.leader());
+        if let Some(node) = &self.local
+            && (known == Some(node.id) || peers.is_empty())
+        {
+            return tokio::time::timeout_at(deadline, local(Arc::clone(node)))
                 .await
-                .map_err(|_| CallError::Lost("the local voter did not answer".to_owned())),
-            Target::Peer(peer) => {
-                let reply = peer.call(&request(), deadline).await;
-                match &reply {
-                    Ok(Reply::Proposed { .. } | Reply::ReadIndex(_)) => {
-                        self.heard(Some(peer.id()));
-                    }
-                    Ok(Reply::NotLeader { leader }) => {
-                        self.heard(leader.filter(|id| *id != peer.id()));
-                    }
-                    Ok(_) | Err(_) => self.heard(None),
-                }
-                reply
-            }
+                .map_err(|_| CallError::Lost("the local voter did not answer".to_owned()));
         }
+        let way = self.route.way(known, Instant::now());
+        let Some(peer) = self.choose(&peers, way) else {
+            return Err(CallError::NotSent("no voter is known".to_owned()));
+        };
+        let relayed = matches!(way, Way::Through(_));
+        let reply = peer.call(&request(relayed), deadline).await;
+        match &reply {
+            Ok(Reply::Proposed { .. } | Reply::ReadIndex(_)) => self.route.arrived(way, peer.id()),
+            Ok(Reply::NotLeader { leader }) => {
+                self.route.told(peer.id(), *leader);
+                leader.inspect(|id| self.directory.heard_of(*id));
+            }
+            Ok(_) => self.route.failed(way, false, Instant::now()),
+            Err(_) => self.route.failed(way, true, Instant::now()),
+        }
+        reply
     }
 
     async fn commit(&self, envelope: &Envelope, deadline: Instant) -> PortResult<Outcome> {
         let mut uncertain = false;
         let mut backoff = BACKOFF_MIN;
         loop {
-            let request = || Request::Propose(envelope.encode().into());
+            let request = |relayed| {
+                let bytes = envelope.encode().into();
+                match relayed {
+                    true => Request::ProposeAnywhere(bytes),
+                    false => Request::Propose(bytes),
+                }
+            };
             let local = async |node: Arc<Node>| node.propose(envelope.clone()).await;
             let problem = match self.attempt(request, local, deadline).await {
                 Ok(Reply::Proposed { index, outcome }) => {
@@ -462,7 +443,11 @@ impl Link {
         loop {
             self.metrics.barriers.inc();
             let local = async |node: Arc<Node>| node.read_index().await;
-            let problem = match self.attempt(|| Request::ReadIndex, local, deadline).await {
+            let request = |relayed| match relayed {
+                true => Request::ReadIndexAnywhere,
+                false => Request::ReadIndex,
+            };
+            let problem = match self.attempt(request, local, deadline).await {
                 Ok(Reply::ReadIndex(index)) => return Ok(index),
                 Ok(Reply::NotLeader { leader }) => format!("voter {leader:?} is said to lead"),
                 Ok(Reply::Refused(why) | Reply::Unknown(why)) => why,

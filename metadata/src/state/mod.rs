@@ -40,6 +40,8 @@ mod topics;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use frazil_core::ports::{Commit, CommitOutcome};
 use frazil_core::{ProducerId, TopicPartition};
 use minicbor::{Decode, Encode};
@@ -83,6 +85,9 @@ pub struct State {
     /// The index of the newest collector's claim.
     #[n(9)]
     collector: u64,
+    /// Ids of the voters that have had the log, present and past; `None`: nobody's.
+    #[n(10)]
+    voters: Option<BTreeSet<u64>>,
 }
 
 /// Where in the log, and when, a command is applied.
@@ -139,6 +144,10 @@ impl State {
                 Outcome::Cluster {
                     cluster_id: id.clone(),
                 }
+            }
+            Command::NoteVoters { ids } => {
+                self.voters.get_or_insert_default().extend(ids);
+                Outcome::Done
             }
             Command::RegisterBroker { .. }
             | Command::Heartbeat { .. }

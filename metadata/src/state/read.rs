@@ -3,7 +3,7 @@
 //! Each method means what the method of that name means there. All take time in proportion to
 //! what they return, except where said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
@@ -52,6 +52,11 @@ impl State {
     /// The cluster's id, once it has one.
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
+    }
+
+    /// The ids of all voters that ever had the log.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.voters.clone().unwrap_or_default()
     }
 
     /// How much there is of everything. Visits every partition.

@@ -214,6 +214,9 @@ impl Author {
                     _ => Command::Drain { broker, epoch },
                 }
             }),
+            31 => Command::NoteVoters {
+                ids: vec![u64::from(b % 4)],
+            },
             _ => Command::InitCluster {
                 cluster_id: format!("cluster-{}", b % 2),
             },
