@@ -73,6 +73,23 @@ pub fn claim_data_dir(path: &Path) -> Result<DirLock, Error> {
     }
 }
 
+/// The directory, with nothing in it: what an earlier process left there is removed.
+///
+/// # Errors
+/// It cannot be removed or created.
+pub fn emptied(path: &Path) -> Result<PathBuf, Error> {
+    let removed = match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => std::fs::create_dir_all(path),
+    };
+    removed
+        .map(|()| path.to_owned())
+        .map_err(|e| Error::DataDir {
+            path: path.to_owned(),
+            reason: format!("cannot be emptied: {e}"),
+        })
+}
+
 /// A token that the first SIGTERM or SIGINT cancels. A second one ends the process at once, with
 /// the exit code that the signal gives a program which does not handle it.
 ///

@@ -158,7 +158,7 @@ impl Node {
     ///
     /// # Errors
     /// One line that names the setting, or the part that could not start.
-    pub async fn start(config: Config, env: Env) -> Result<Self> {
+    pub async fn start(mut config: Config, env: Env) -> Result<Self> {
         let started_ms = env.clock.now_ms();
         let kafka = match config.roles.gateway {
             true => Some(host::bind("listeners", &config.listeners).await?),
@@ -171,6 +171,10 @@ impl Node {
             false => None,
         };
         let (store, lock) = open_store(&config, &env).await?;
+        if store.kind == Kind::Memory {
+            // Metadata that outlived the records would promise what nobody can read.
+            config.data_dir = host::emptied(&config.data_dir.join("memory"))?;
+        }
 
         let mut registry = Registry::default();
         http::register_process_metrics(&mut registry, started_ms);
@@ -190,10 +194,12 @@ impl Node {
 
         let quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
         let client = Arc::new(quorum.client(&config));
-        client
-            .ready(QUORUM_PATIENCE)
-            .await
-            .context("the metadata quorum does not answer")?;
+        tokio::select! {
+            ready = client.ready(QUORUM_PATIENCE) => {
+                ready.context("the metadata quorum does not answer")?;
+            }
+            reason = quorum.failed() => bail!("the metadata voter: {reason}"),
+        }
         readiness.ready("quorum");
         let cluster = client.cluster_id();
         let prefix = object_store::path::Path::from(cluster.as_str());
@@ -261,15 +267,9 @@ impl Node {
                 Err(_) => "nobody is left to report a failure".to_owned(),
             }
         };
-        let voter = async {
-            match &self.quorum {
-                Quorum::Voter(voter) => format!("the metadata voter: {}", voter.failed().await),
-                Quorum::Observer(_) => std::future::pending().await,
-            }
-        };
         tokio::select! {
             reason = reported => anyhow!(reason),
-            reason = voter => anyhow!(reason),
+            reason = self.quorum.failed() => anyhow!("the metadata voter: {reason}"),
         }
     }
 
@@ -401,6 +401,16 @@ impl Quorum {
         match self {
             Self::Voter(voter) => voter.client(config),
             Self::Observer(observer) => observer.client(config),
+        }
+    }
+}
+
+impl Quorum {
+    /// Waits until the voter, if this is one, has failed for good, and says why.
+    async fn failed(&self) -> String {
+        match self {
+            Self::Voter(voter) => voter.failed().await,
+            Self::Observer(_) => std::future::pending().await,
         }
     }
 }

@@ -171,3 +171,19 @@ async fn acks_1_survives_kill_9() {
         assert_eq!(record.payload(), Some(n.to_string().as_bytes()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_does_not_outlive_a_store_in_memory() {
+    let mut server = Server::with(&["store.url=memory:"]);
+    server.create_topic("brief", 1, &[]).await;
+    let producer: FutureProducer = server.client().create().unwrap();
+    let record = FutureRecord::<str, str>::to("brief").payload("x");
+    producer.send(record, PATIENCE).await.unwrap();
+    drop(producer);
+    server.kill();
+    server.revive();
+    server.create_topic("brief", 1, &[]).await;
+    let consumer = reader(&server, "brief", 0, Offset::Beginning);
+    let bounds = consumer.fetch_watermarks("brief", 0, PATIENCE).unwrap();
+    assert_eq!(bounds, (0, 0), "no offsets without records");
+}
