@@ -1,7 +1,7 @@
 """Installs and builds what the drivers and rigs need, once for each set of inputs.
 
 Everything goes into one directory outside the sources: target/clients, or
-$FRAZIL_CLIENTS_DIR. A `.built` file in each part holds a digest of the inputs it
+$CLIENT_DRIVERS_DIR. A `.built` file in each part holds a digest of the inputs it
 was built from; other inputs mean building again from nothing.
 """
 
@@ -14,7 +14,7 @@ import sys
 
 CLIENTS = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(
-    os.environ.get("FRAZIL_CLIENTS_DIR", CLIENTS.parent.parent / "target" / "clients")
+    os.environ.get("CLIENT_DRIVERS_DIR", CLIENTS.parent.parent / "target" / "clients")
 ).resolve()
 
 

@@ -215,7 +215,7 @@ fn simulate(seed: u64) {
 
 #[test]
 fn histories() {
-    let seeds = match std::env::var("FRAZIL_SEEDS") {
+    let seeds = match std::env::var("CACHE_SEEDS") {
         Ok(seeds) => seeds.parse().expect("a number of seeds"),
         Err(_) => 200,
     };

@@ -24,7 +24,7 @@ pub fn golden(name: &str) -> Vec<u8> {
 
 /// Checks that the code still writes exactly the bytes of a golden file.
 ///
-/// With `FRAZIL_GOLDEN=write` in the environment it writes the file if it does not exist yet. An
+/// With `GOLDEN_FILES=write` in the environment it writes the file if it does not exist yet. An
 /// existing file is never changed: a new version of a format gets a new file.
 ///
 /// # Panics
@@ -35,7 +35,7 @@ pub fn golden(name: &str) -> Vec<u8> {
 )]
 pub fn check_golden(name: &str, written: &[u8]) {
     let path = path(name);
-    if std::env::var_os("FRAZIL_GOLDEN").is_some_and(|value| value == "write") && !path.exists() {
+    if std::env::var_os("GOLDEN_FILES").is_some_and(|value| value == "write") && !path.exists() {
         std::fs::write(&path, written)
             .unwrap_or_else(|error| panic!("golden file {name}: {error}"));
     }
