@@ -1,6 +1,7 @@
 //! Frazil: the composition root.
 
 pub mod allocator;
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod env;

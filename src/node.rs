@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +23,14 @@ use frazil_cache::{BlockDisk, Cache, WalConfig};
 use frazil_core::ports::Catalog as _;
 use frazil_core::{BrokerId, PortError};
 use frazil_gateway::{Ctx, Parts, Server};
-use frazil_metadata::{Client, ClientConfig, Observer, Registration, Voter};
+use frazil_metadata::{ArchiveConfig, Client, ClientConfig, Observer, Registration, Voter};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::archive::StoreArchive;
 use crate::config::Config;
 use crate::env::{DirLock, Env};
 use crate::host;
@@ -192,7 +194,7 @@ impl Node {
         let http_address = web.local_addr()?;
         let web = serve_http(web, registry, readiness.clone(), broken.clone());
 
-        let quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
+        let mut quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
         let client = Arc::new(quorum.client(&config));
         tokio::select! {
             ready = client.ready(QUORUM_PATIENCE) => {
@@ -203,6 +205,7 @@ impl Node {
         readiness.ready("quorum");
         let cluster = client.cluster_id();
         let prefix = object_store::path::Path::from(cluster.as_str());
+        quorum.archive(&config, &store, &prefix);
 
         let mut node = Self {
             kafka: None,
@@ -393,6 +396,21 @@ impl Gateway {
 }
 
 impl Quorum {
+    /// Has a voter keep the archive, unless it would end with the process.
+    fn archive(&mut self, config: &Config, store: &Store, prefix: &object_store::path::Path) {
+        let wanted = !config.archive_interval.is_zero() && store.kind != Kind::Memory;
+        if let Self::Voter(voter) = self
+            && wanted
+        {
+            let to = StoreArchive::new(Arc::clone(&store.client), prefix.clone());
+            let settings = ArchiveConfig {
+                every: config.archive_interval,
+                ..ArchiveConfig::default()
+            };
+            voter.archive(Arc::new(to), settings);
+        }
+    }
+
     fn client(&self, config: &Config) -> Client {
         let config = ClientConfig {
             seal_after: config.gateway_seal_after,
@@ -415,13 +433,26 @@ impl Quorum {
     }
 }
 
+/// Where this node's voter keeps its log.
+pub(crate) fn quorum_dir(config: &Config) -> PathBuf {
+    config.data_dir.join("quorum")
+}
+
+/// This node's voter, if it is the only one.
+pub(crate) fn lone_voter(config: &Config) -> frazil_metadata::Config {
+    let own = config.own_voter().map(|voter| &voter.address);
+    let address = own.unwrap_or(&config.peer_listen).to_string();
+    let id = config.node_id as u64;
+    frazil_metadata::Config::new(id, BTreeMap::from([(id, address)]), quorum_dir(config))
+}
+
 async fn start_quorum(
     config: &Config,
     env: &Env,
     peers: Option<TcpListener>,
     metrics: frazil_metadata::Metrics,
 ) -> Result<Quorum> {
-    let mut voters: BTreeMap<u64, String> = config
+    let voters: BTreeMap<u64, String> = config
         .voters
         .iter()
         .map(|voter| (voter.id as u64, voter.address.to_string()))
@@ -430,13 +461,12 @@ async fn start_quorum(
         let observer = Observer::start(voters, Arc::clone(&env.ids), metrics)?;
         return Ok(Quorum::Observer(observer));
     }
-    let id = config.node_id as u64;
-    if voters.is_empty() {
-        voters.insert(id, config.peer_listen.to_string());
+    let mut quorum = lone_voter(config);
+    if !voters.is_empty() {
+        quorum.voters = voters;
     }
-    let dir = config.data_dir.join("quorum");
     let voter = Voter::start(
-        frazil_metadata::Config::new(id, voters, dir),
+        quorum,
         peers,
         Arc::clone(&env.disk),
         Arc::clone(&env.clock),

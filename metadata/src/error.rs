@@ -14,6 +14,9 @@ pub enum Error {
     /// The data directory belongs to something else, or has lost a part.
     #[error("metadata directory: {0}")]
     Directory(String),
+    /// What is archived cannot be used.
+    #[error("metadata archive: {0}")]
+    Archive(String),
     /// Raft has stopped, or never started.
     #[error("raft: {0}")]
     Raft(String),

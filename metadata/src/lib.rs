@@ -26,6 +26,7 @@
 //! An observer keeps nothing and starts from a snapshot.
 
 mod admin;
+mod archive;
 mod client;
 pub mod codec;
 pub mod command;
@@ -39,6 +40,9 @@ mod node;
 mod observer;
 mod peer;
 mod raft;
+mod recover;
+#[cfg(test)]
+mod recover_tests;
 mod server;
 pub mod state;
 #[cfg(test)]
@@ -49,11 +53,13 @@ mod voter;
 mod wire;
 
 pub use admin::Admin;
+pub use archive::{Archive, ArchiveConfig};
 pub use client::{Client, Registration};
 pub use config::{ClientConfig, Config};
 pub use error::Error;
 pub use image::Image;
 pub use metrics::Metrics;
 pub use observer::Observer;
+pub use recover::{GAP, Recovery};
 pub use voter::Voter;
 pub use wire::{Members, Status};

@@ -261,7 +261,9 @@ impl Node {
             return refused(format!("voter {id} is the last one"));
         }
         if id == self.id {
-            let best = members.acknowledged.iter().max_by_key(|(_, index)| **index);
+            let progress = members.acknowledged.iter();
+            let voting = progress.filter(|(id, _)| members.voters.contains_key(id));
+            let best = voting.max_by_key(|(_, index)| **index);
             if let Some((&successor, _)) = best {
                 let handing = self.raft.trigger().transfer_leader(successor).await;
                 handing.map_err(|error| Box::new(Reply::Unknown(error.to_string())))?;

@@ -35,6 +35,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::archive::ship::ship_for_ever;
+use crate::archive::{Archive, ArchiveConfig};
 use crate::client::Client;
 use crate::command::{Command, Envelope};
 use crate::config::{ClientConfig, Config};
@@ -77,6 +79,7 @@ pub struct Voter {
     stop: CancellationToken,
     tasks: JoinSet<()>,
     log_stopped: oneshot::Receiver<()>,
+    snapshots: Arc<SnapshotStore>,
 }
 
 impl Voter {
@@ -111,7 +114,7 @@ impl Voter {
         let is_new = store.is_new();
 
         let image = Arc::new(Image::new(metrics.clone()));
-        let snapshots = SnapshotStore::new(disk, config.dir.clone());
+        let snapshots = Arc::new(SnapshotStore::new(disk, config.dir.clone()));
         let us = Arc::new(Us {
             image: Arc::clone(&image),
             voter: Some(config.voter_id),
@@ -123,7 +126,8 @@ impl Voter {
             refuse_if_remembered(&config, &others)?;
             forms &= others.iter().all(|members| members.voters.is_empty());
         }
-        let machine = StateMachine::new(Arc::clone(&image), snapshots, metrics.clone());
+        let machine =
+            StateMachine::new(Arc::clone(&image), Arc::clone(&snapshots), metrics.clone());
         let network = Network::new(us.clone(), config.voters.clone());
         let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
             .await
@@ -159,6 +163,7 @@ impl Voter {
             stop,
             tasks,
             log_stopped,
+            snapshots,
         };
         voter.form(forms).await?;
         Ok(voter)
@@ -167,6 +172,14 @@ impl Voter {
     /// The image, which this voter applies to.
     pub fn image(&self) -> &Arc<Image> {
         &self.node.image
+    }
+
+    /// Keeps an archive whenever this voter leads, until it stops; what is new is put a last time
+    /// then. Once the cluster has its id: the archive is the cluster's.
+    pub fn archive(&mut self, archive: Arc<dyn Archive>, config: ArchiveConfig) {
+        let (node, snapshots) = (Arc::clone(&self.node), Arc::clone(&self.snapshots));
+        let shipping = ship_for_ever(node, snapshots, archive, config, self.stop.clone());
+        self.tasks.spawn(shipping);
     }
 
     /// A client of the quorum that reads from this voter's image.
@@ -215,13 +228,14 @@ impl Voter {
 
     async fn hand_over(&self) {
         let own = self.node.id;
+        let voters = self.node.members().voters;
         let mut metrics = self.node.raft.metrics();
         let successor = {
             let metrics = metrics.borrow_watched();
             let progress = metrics.replication.iter().flatten();
             progress
                 // The leader itself is in the list, and is all of it if there are no others.
-                .filter(|(id, _)| **id != own)
+                .filter(|(id, _)| **id != own && voters.contains_key(id))
                 .filter_map(|(id, matched)| matched.as_ref().map(|matched| (matched.index, *id)))
                 .max()
         };
@@ -424,7 +438,8 @@ fn identity(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, Error> {
     Ok(bytes.map(parse).transpose().map_err(io::Error::from)?)
 }
 
-fn write_identity(disk: &dyn Disk, dir: &Path, voter: u64) -> io::Result<()> {
+/// Writes whose the directory is.
+pub(crate) fn write_identity(disk: &dyn Disk, dir: &Path, voter: u64) -> io::Result<()> {
     let mut bytes = Vec::new();
     encode_onto(&voter, &mut bytes);
     durable::replace(disk, dir, IDENTITY_FILE, IDENTITY_MAGIC, &bytes)

@@ -16,6 +16,7 @@ mod group;
 mod incremental;
 mod output;
 mod produce;
+mod recover;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,9 @@ pub enum Command {
     Group(group::Command),
     /// Describe the cluster: its id, brokers, controller, topics; change its quorum
     Cluster(cluster::Cluster),
+    /// Make a new quorum of one voter from what is in the object store, when the old one is lost
+    /// for good
+    Recover(recover::Recover),
 }
 
 /// Does what was asked.
@@ -72,6 +76,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Consume(consume) => consume.run(),
         Command::Group(command) => group::run(command),
         Command::Cluster(cluster) => cluster.run(),
+        Command::Recover(recover) => recover.run(),
     }
 }
 

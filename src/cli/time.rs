@@ -24,6 +24,27 @@ pub(super) fn parse_ms(text: &str) -> Result<i64, String> {
     Ok(ms)
 }
 
+/// Writes milliseconds since the Unix epoch as RFC 3339 does, in UTC.
+pub(super) fn format_ms(ms: i64) -> String {
+    let (days, rest) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    // At first as if there were no leap days.
+    let mut year = 1970 + days.div_euclid(365);
+    while days_since_epoch(year + 1, 1, 1) <= days {
+        year += 1;
+    }
+    while days_since_epoch(year, 1, 1) > days {
+        year -= 1;
+    }
+    let mut month = 12;
+    while days_since_epoch(year, month, 1) > days {
+        month -= 1;
+    }
+    let day = days - days_since_epoch(year, month, 1) + 1;
+    let (hours, minutes) = (rest / 3_600_000, rest / 60_000 % 60);
+    let (seconds, millis) = (rest / 1000 % 60, rest % 1000);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+}
+
 /// Days from 1970-01-01 to a day of the Gregorian calendar. Years are counted from March, so that
 /// the leap day comes last and the months before it are regular.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
@@ -40,7 +61,17 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_ms;
+    use super::{format_ms, parse_ms};
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        assert_eq!(format_ms(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(format_ms(-1), "1969-12-31T23:59:59.999Z");
+        for day in (-200_000_i64..200_000).step_by(17) {
+            let ms = day * 86_400_000 + day.rem_euclid(86_399_999);
+            assert_eq!(parse_ms(&format_ms(ms)), Ok(ms));
+        }
+    }
 
     #[test]
     fn times_are_read_in_all_their_forms() {

@@ -111,6 +111,8 @@ keys! {
             "The address that other nodes of the cluster connect to.";
         voters: Vec<Voter> as Voters = "controller.quorum.voters", "",
             "The nodes with the metadata role as id@host:port of their peer.listen; empty: this node alone.";
+        archive_interval: Duration as Ms = "metadata.archive.interval.ms", "5000",
+            "How often the quorum's leader copies new metadata to the object store, for frazil recover; 0: never.";
     }
     "Object store" {
         store_url: Option<String> as OptText = "store.url", "",

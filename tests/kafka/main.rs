@@ -8,5 +8,6 @@ mod nodes;
 mod operator;
 mod produce;
 mod raw;
+mod recover;
 mod server;
 mod wire;

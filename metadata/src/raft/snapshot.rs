@@ -50,6 +50,26 @@ fn name(meta: &SnapshotMeta) -> String {
     format!("{PREFIX}{index:016x}-{term:016x}-{node:016x}{SUFFIX}")
 }
 
+/// What stands before and behind the state in a snapshot file.
+fn around(meta: &SnapshotMeta, state: &[u8]) -> (Vec<u8>, [u8; TRAILER]) {
+    let mut head = MAGIC.to_vec();
+    let mut coverage = Vec::new();
+    encode_onto(&Coverage::from(meta), &mut coverage);
+    head.extend_from_slice(&(coverage.len() as u32).to_le_bytes());
+    head.extend_from_slice(&(state.len() as u64).to_le_bytes());
+    head.extend_from_slice(&coverage);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), state);
+    (head, crc.to_le_bytes())
+}
+
+/// The bytes of a snapshot file.
+pub(crate) fn file_bytes(meta: &SnapshotMeta, state: &[u8]) -> Vec<u8> {
+    let (mut bytes, crc) = around(meta, state);
+    bytes.extend_from_slice(state);
+    bytes.extend_from_slice(&crc);
+    bytes
+}
+
 impl SnapshotStore {
     /// Those in `dir`.
     pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
@@ -80,13 +100,7 @@ impl SnapshotStore {
             // The same entry applied: the same state.
             return Ok(());
         }
-        let mut head = MAGIC.to_vec();
-        let mut coverage = Vec::new();
-        encode_onto(&Coverage::from(meta), &mut coverage);
-        head.extend_from_slice(&(coverage.len() as u32).to_le_bytes());
-        head.extend_from_slice(&(state.len() as u64).to_le_bytes());
-        head.extend_from_slice(&coverage);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&head), state).to_le_bytes();
+        let (head, crc) = around(meta, state);
         durable::publish(&*self.disk, &self.dir, &name, &[&head, state, &crc])?;
 
         self.tidy()
@@ -136,7 +150,8 @@ impl SnapshotStore {
     }
 }
 
-fn parse(bytes: &Bytes) -> Result<(SnapshotMeta, Bytes), Corrupt> {
+/// The content of a snapshot file.
+pub(crate) fn parse(bytes: &Bytes) -> Result<(SnapshotMeta, Bytes), Corrupt> {
     let wrong = |what: &str| Corrupt::new(format!("snapshot: {what}"));
     if bytes.len() < HEADER + TRAILER || bytes[..8] != MAGIC {
         return Err(wrong("no header"));

@@ -37,12 +37,12 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     /// Applies to `image`, which is empty.
-    pub(crate) fn new(image: Arc<Image>, snapshots: SnapshotStore, metrics: Metrics) -> Self {
+    pub(crate) fn new(image: Arc<Image>, snapshots: Arc<SnapshotStore>, metrics: Metrics) -> Self {
         Self {
             image,
             last: None,
             membership: StoredMembership::default(),
-            snapshots: Arc::new(snapshots),
+            snapshots,
             metrics,
         }
     }

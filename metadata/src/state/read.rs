@@ -259,6 +259,11 @@ impl State {
         self.segments.retired().take(limit).collect()
     }
 
+    /// The segments that extents refer to.
+    pub fn live_segments(&self) -> impl Iterator<Item = SegmentId> {
+        self.segments.live()
+    }
+
     /// What the state says of a segment.
     pub fn segment(&self, id: SegmentId) -> SegmentStatus {
         self.segments.status(id, &self.brokers)

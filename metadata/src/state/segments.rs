@@ -131,6 +131,10 @@ impl Segments {
         self.queue.iter().map(|&(since, id)| (id, since))
     }
 
+    pub(super) fn live(&self) -> impl Iterator<Item = SegmentId> {
+        self.live.keys().copied()
+    }
+
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.live.len(), self.retired.len())
     }
