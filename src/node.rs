@@ -200,7 +200,7 @@ impl Node {
             ready = client.ready(QUORUM_PATIENCE) => {
                 ready.context("the metadata quorum does not answer")?;
             }
-            reason = quorum.failed() => bail!("the metadata voter: {reason}"),
+            reason = quorum.failed() => bail!("the metadata: {reason}"),
         }
         readiness.ready("quorum");
         let cluster = client.cluster_id();
@@ -272,7 +272,7 @@ impl Node {
         };
         tokio::select! {
             reason = reported => anyhow!(reason),
-            reason = self.quorum.failed() => anyhow!("the metadata voter: {reason}"),
+            reason = self.quorum.failed() => anyhow!("the metadata: {reason}"),
         }
     }
 
@@ -424,11 +424,11 @@ impl Quorum {
 }
 
 impl Quorum {
-    /// Waits until the voter, if this is one, has failed for good, and says why.
+    /// Waits until this node can follow the metadata no longer, and says why.
     async fn failed(&self) -> String {
         match self {
             Self::Voter(voter) => voter.failed().await,
-            Self::Observer(_) => std::future::pending().await,
+            Self::Observer(observer) => observer.failed().await,
         }
     }
 }

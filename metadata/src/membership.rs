@@ -24,6 +24,7 @@ use openraft::{BasicNode, ChangeMembers};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::codec::COMMAND_VERSION;
 use crate::command::{Command, Envelope};
 use crate::node::{Node, Us};
 use crate::peer::Peer;
@@ -74,6 +75,7 @@ impl Node {
             learners,
             acknowledged: self.acknowledged(),
             seen: self.image.read(|state| state.voters()),
+            knows: COMMAND_VERSION,
         }
     }
 
@@ -233,6 +235,13 @@ impl Node {
                 ));
             }
         };
+        if theirs.knows < COMMAND_VERSION {
+            return refused(format!(
+                "voter {id} understands commands up to version {} only, and the log may have \
+                 version {COMMAND_VERSION}: it must be upgraded first",
+                theirs.knows
+            ));
+        }
         if !is_learner && theirs.last_index.is_some() {
             return refused(format!(
                 "voter {id} at {address} already has a log; a new voter begins with an empty one"

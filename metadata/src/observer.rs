@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use frazil_core::env::Ids;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,18 @@ pub struct Observer {
     metrics: Metrics,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    failure: watch::Receiver<Option<String>>,
+}
+
+/// Why following a voter ended.
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    /// The connection, or the voter: another may do better.
+    #[error(transparent)]
+    Link(#[from] io::Error),
+    /// This program does not understand what the quorum has committed.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 impl Observer {
@@ -70,9 +83,19 @@ impl Observer {
         // Observers spread over the voters.
         let follower = follow_for_ever(Arc::clone(&directory), ids.random(), Arc::clone(&image));
         let learning = Arc::clone(&directory).learn_for_ever();
-        let keeping = async move { tokio::join!(follower, learning) };
+        let (failing, failure) = watch::channel(None);
+        let keeping = async move {
+            tokio::select! {
+                reason = follower => reason,
+                // It has no end.
+                () = learning => String::new(),
+            }
+        };
         let task = tokio::spawn(async move {
-            let _ = stopping.run_until_cancelled(keeping).await;
+            if let Some(reason) = stopping.run_until_cancelled(keeping).await {
+                tracing::error!(reason, "this node no longer follows the quorum");
+                failing.send_replace(Some(reason));
+            }
         });
         Ok(Self {
             directory,
@@ -81,6 +104,7 @@ impl Observer {
             metrics,
             stop,
             task,
+            failure,
         })
     }
 
@@ -101,6 +125,17 @@ impl Observer {
         )
     }
 
+    /// Waits until following has ended for good, because the quorum has committed what this
+    /// program does not understand, and tells why. The process should then end.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.clone();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // It has panicked, which was reported where it happened.
+            Err(_) => "following has ended".to_owned(),
+        }
+    }
+
     /// Stops following.
     pub async fn shutdown(self) {
         self.stop.cancel();
@@ -109,7 +144,7 @@ impl Observer {
     }
 }
 
-async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image>) {
+async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image>) -> String {
     let mut backoff = BACKOFF_MIN;
     for turn in (0..).map(|turn: u64| first.wrapping_add(turn)) {
         let voters = directory.peers();
@@ -118,8 +153,10 @@ async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image
         };
         let before = image.applied();
         let (voter, address) = (peer.id(), peer.address());
-        if let Err(error) = follow(voter, address, &image, &directory).await {
-            tracing::debug!(voter, %error, "following a metadata voter ended");
+        match follow(voter, address, &image, &directory).await {
+            Ok(()) => {}
+            Err(FollowError::Unknown(reason)) => return reason,
+            Err(error) => tracing::debug!(voter, %error, "following a metadata voter ended"),
         }
         backoff = if image.applied() > before {
             BACKOFF_MIN
@@ -128,6 +165,7 @@ async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image
         };
         tokio::time::sleep(backoff).await;
     }
+    unreachable!("there are more turns than time")
 }
 
 async fn follow(
@@ -135,7 +173,7 @@ async fn follow(
     address: &str,
     image: &Arc<Image>,
     directory: &Directory,
-) -> io::Result<()> {
+) -> Result<(), FollowError> {
     let us = Us {
         image: Arc::clone(image),
         voter: None,
@@ -173,7 +211,7 @@ async fn follow(
             }
             Reply::FollowPart(part) => {
                 let Some((_, bytes, received)) = &mut snapshot else {
-                    return Err(Corrupt::new("a part of no snapshot").into());
+                    return Err(corrupt("a part of no snapshot"));
                 };
                 received.extend_from_slice(&part.0);
                 if (received.len() as u64) < *bytes {
@@ -183,35 +221,80 @@ async fn follow(
                     install(image, index, received).await?;
                 }
             }
-            _ => return Err(Corrupt::new("a reply that does not belong to following").into()),
+            _ => return Err(corrupt("a reply that does not belong to following")),
         }
     }
 }
 
-fn apply(image: &Image, entries: Vec<(u64, Option<crate::raft::Blob>)>) -> io::Result<()> {
+fn corrupt(what: impl Into<String>) -> FollowError {
+    FollowError::Link(Corrupt::new(what).into())
+}
+
+fn apply(image: &Image, entries: Vec<(u64, Option<crate::raft::Blob>)>) -> Result<(), FollowError> {
     let mut decoded = Vec::with_capacity(entries.len());
     for (expected, (index, bytes)) in (image.applied() + 1..).zip(entries) {
         if index != expected {
-            return Err(Corrupt::new(format!("entry {index} instead of {expected}")).into());
+            return Err(corrupt(format!("entry {index} instead of {expected}")));
         }
         let envelope = bytes
             .map(|bytes| Envelope::decode(&bytes.0))
             .transpose()
-            .map_err(|error| Corrupt::new(format!("entry {index}: {error}")))?;
+            .map_err(|error| FollowError::Unknown(format!("entry {index}: {error}")))?;
         decoded.push((index, envelope));
     }
     image.apply(&decoded);
     Ok(())
 }
 
-async fn install(image: &Image, index: u64, bytes: BytesMut) -> io::Result<()> {
+async fn install(image: &Image, index: u64, bytes: BytesMut) -> Result<(), FollowError> {
     if index <= image.applied() {
-        return Err(Corrupt::new(format!("a snapshot at {index} goes back")).into());
+        return Err(corrupt(format!("a snapshot at {index} goes back")));
     }
     let state = tokio::task::spawn_blocking(move || State::restore(&bytes))
         .await
         .map_err(io::Error::other)?
-        .map_err(|error| Corrupt::new(format!("snapshot: {error}")))?;
+        .map_err(|error| FollowError::Unknown(format!("snapshot at {index}: {error}")))?;
     image.install(state, index);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use frazil_core::env::testing::SeededIds;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::raft::Blob;
+    use crate::wire::{Greeting, read_greeting, send_greeting};
+
+    #[tokio::test]
+    async fn an_entry_of_a_later_version_ends_it_and_is_not_skipped() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // A voter of a later version.
+        let voter = tokio::spawn(async move {
+            let later = Blob::from(vec![crate::codec::COMMAND_VERSION + 1, 0]);
+            let told = Reply::FollowEntries(vec![(1, None), (2, Some(later)), (3, None)]);
+            let mut open = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                read_greeting(&mut stream).await.unwrap();
+                let ours = Greeting::new(None, Some(1), 1);
+                send_greeting(&mut stream, &ours).await.unwrap();
+                stream.write_all(&frame(1, &told).unwrap()).await.unwrap();
+                open.push(stream);
+            }
+        });
+        let voters = BTreeMap::from([(1, address)]);
+        let ids = Arc::new(SeededIds::new(1));
+        let observer = Observer::start(voters, ids, Metrics::default()).unwrap();
+        let failed = tokio::time::timeout(Duration::from_secs(20), observer.failed());
+        let reason = failed.await.unwrap();
+        assert!(
+            reason.contains("entry 2") && reason.contains("version 2"),
+            "{reason}"
+        );
+        assert_eq!(observer.image().applied(), 0);
+        observer.shutdown().await;
+        voter.abort();
+    }
 }

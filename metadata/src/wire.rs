@@ -196,6 +196,8 @@ pub struct Members {
     pub acknowledged: BTreeMap<u64, u64>,
     /// The ids of all voters that ever had the log.
     pub seen: BTreeSet<u64>,
+    /// The version of commands up to which this voter understands the log.
+    pub knows: u8,
 }
 
 /// How a voter is.

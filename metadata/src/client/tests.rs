@@ -67,3 +67,35 @@ async fn a_later_commit_settles_a_lost_one_whatever_else_is_under_way() {
     assert_eq!(outcome.outcome().unwrap(), Outcome::Stale);
     voter.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_voter_stops_at_a_command_of_a_later_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let voters = BTreeMap::from([(1, "nowhere:0".to_owned())]);
+    let voter = Voter::start(
+        Config::new(1, voters, dir.path()),
+        None,
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(1_000_000)),
+        Arc::new(SeededIds::new(1)),
+        Metrics::default(),
+    )
+    .await
+    .unwrap();
+    let client = voter.client(ClientConfig::default());
+    let node = client.inner.link.local.as_ref().unwrap();
+    // The last that a leader does by itself.
+    let mut applying = voter.image().subscribe();
+    let noted = |_: &u64| voter.image().read(|state| !state.voters().is_empty());
+    applying.wait_for(noted).await.unwrap();
+    drop(applying);
+    let applied = voter.image().applied();
+    // As a leader of a later version would.
+    let later = vec![crate::codec::COMMAND_VERSION + 1, 0];
+    assert!(node.raft.client_write(later.into()).await.is_err());
+    let failed = tokio::time::timeout(Duration::from_secs(20), voter.failed());
+    let reason = failed.await.unwrap();
+    assert!(reason.contains("version 2"), "{reason}");
+    assert_eq!(voter.image().applied(), applied, "nothing is skipped");
+    voter.end().await;
+}
