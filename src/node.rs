@@ -197,6 +197,10 @@ impl Node {
         let mut quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
         let client = Arc::new(quorum.client(&config));
         tokio::select! {
+            () = quorum.added(&config) => {}
+            reason = quorum.failed() => bail!("the metadata: {reason}"),
+        }
+        tokio::select! {
             ready = client.ready(QUORUM_PATIENCE) => {
                 ready.context("the metadata quorum does not answer")?;
             }
@@ -424,6 +428,18 @@ impl Quorum {
 }
 
 impl Quorum {
+    /// Waits until a voter that is not a member of the quorum is added to it, for however long.
+    async fn added(&self, config: &Config) {
+        if let Self::Voter(voter) = self
+            && voter.joins()
+        {
+            let own = config.own_voter();
+            let own = own.map_or_else(String::new, |own| format!("{}@{}", own.id, own.address));
+            info!("waiting to become a voter: frazil cluster voter add {own}");
+            voter.added().await;
+        }
+    }
+
     /// Waits until this node can follow the metadata no longer, and says why.
     async fn failed(&self) -> String {
         match self {

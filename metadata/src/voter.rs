@@ -80,6 +80,8 @@ pub struct Voter {
     tasks: JoinSet<()>,
     log_stopped: oneshot::Receiver<()>,
     snapshots: Arc<SnapshotStore>,
+    /// There is a quorum, and this voter was no member when it started.
+    joins: bool,
 }
 
 impl Voter {
@@ -120,11 +122,14 @@ impl Voter {
             voter: Some(config.voter_id),
         });
         let mut forms = is_new && is_first(&config);
+        let mut joins = false;
         if is_new && !sole {
             // Before it can vote.
             let others = ask_others(&config, &us).await;
             refuse_if_remembered(&config, &others)?;
             forms &= others.iter().all(|members| members.voters.is_empty());
+            let formed = others.iter().find(|members| !members.voters.is_empty());
+            joins = formed.is_some_and(|members| !members.voters.contains_key(&config.voter_id));
         }
         let machine =
             StateMachine::new(Arc::clone(&image), Arc::clone(&snapshots), metrics.clone());
@@ -164,6 +169,7 @@ impl Voter {
             tasks,
             log_stopped,
             snapshots,
+            joins,
         };
         voter.form(forms).await?;
         Ok(voter)
@@ -172,6 +178,26 @@ impl Voter {
     /// The image, which this voter applies to.
     pub fn image(&self) -> &Arc<Image> {
         &self.node.image
+    }
+
+    /// Whether there is a quorum that this voter, when it started, was no member of.
+    pub fn joins(&self) -> bool {
+        self.joins
+    }
+
+    /// Waits until this voter is a member of the quorum, or learns to become one.
+    pub async fn added(&self) {
+        let mut server = self.node.raft.server_metrics();
+        let is_member = |members: &Members| {
+            members.voters.contains_key(&self.config.voter_id)
+                || members.learners.contains_key(&self.config.voter_id)
+        };
+        while !is_member(&self.node.members()) {
+            if server.changed().await.is_err() {
+                // Raft has ended, which `failed` tells.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Keeps an archive whenever this voter leads, until it stops; what is new is put a last time

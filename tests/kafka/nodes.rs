@@ -1,6 +1,7 @@
 //! Several nodes of one cluster, each a process of its own.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Instant;
 
 use rdkafka::Offset;
@@ -85,6 +86,69 @@ async fn a_gateway_that_was_given_up_ends_when_it_wakes_and_is_itself_when_start
     for expected in ["before", "after"] {
         assert_eq!(next(&consumer).payload(), Some(expected.as_bytes()));
     }
+}
+
+fn voters(peer: SocketAddr, command: &[&str]) -> Result<serde_json::Value, String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_frazil"))
+        .args(["cluster", "voter"])
+        .args(command)
+        .args(["--json", "--peer", &peer.to_string()])
+        .output()
+        .unwrap();
+    match output.status.success() {
+        true => Ok(serde_json::from_slice(&output.stdout).unwrap()),
+        false => Err(String::from_utf8(output.stderr).unwrap()),
+    }
+}
+
+fn ids(voters: &serde_json::Value) -> Vec<u64> {
+    let rows = voters.as_array().unwrap().iter();
+    rows.map(|row| row["id"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_waits_until_it_is_added_and_the_first_voter_can_go() {
+    let cluster = Cluster::new();
+    let mut first = cluster.voter(&[]);
+    let gateway = cluster.gateway(11);
+    gateway.create_topic("kept", 1, &[]).await;
+    assert_eq!(send(&gateway, "kept", "one").await, 0);
+
+    let peer = free_address();
+    let added = format!("2@{peer}");
+    let refused = voters(cluster.peers, &["add", &added]).unwrap_err();
+    assert!(refused.contains("does not run"), "{refused}");
+    let known = format!("controller.quorum.voters=1@{},{added}", cluster.peers);
+    let listen = format!("peer.listen={peer}");
+    let store = format!("store.url=file:{}", cluster.bucket.path().display());
+    // Ready only when it is a voter.
+    let starting = std::thread::spawn(move || {
+        Server::with(&["roles=metadata", "node.id=2", &listen, &known, &store])
+    });
+    let start = Instant::now();
+    let now = loop {
+        match voters(cluster.peers, &["add", &added]) {
+            Ok(now) => break now,
+            Err(why) => assert!(start.elapsed() < PATIENCE, "{why}"),
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(100));
+    };
+    assert_eq!(ids(&now), [1, 2]);
+    let second = starting.join().unwrap();
+    assert_eq!(send(&gateway, "kept", "two").await, 1);
+
+    // The first one leads, and hands over before it goes.
+    assert_eq!(ids(&voters(peer, &["remove", "1"]).unwrap()), [2]);
+    assert_eq!(first.terminate(), Some(0), "{}", first.log());
+    assert_eq!(send(&gateway, "kept", "three").await, 2);
+    let left = voters(peer, &["list"]).unwrap();
+    assert_eq!(
+        (ids(&left), left[0]["role"].as_str()),
+        (vec![2], Some("leader"))
+    );
+    let last = voters(peer, &["remove", "2"]).unwrap_err();
+    assert!(last.contains("the last one"), "{last}");
+    drop(second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
