@@ -21,11 +21,13 @@ import (
 )
 
 const (
-	partitions     = 3
-	records        = 40
-	firstTimestamp = 1_700_000_000_000
-	wait           = 30 * time.Second
+	partitions = 3
+	records    = 40
+	wait       = 30 * time.Second
 )
+
+// Not long ago: older records would fall to retention while the driver runs.
+var firstTimestamp = time.Now().Add(-2*time.Hour).Unix() * 1000
 
 type run struct {
 	bootstrap string

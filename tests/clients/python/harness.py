@@ -112,7 +112,8 @@ class Record:
     """
 
     #: Timestamps step by one second from here, so a lookup by time has one answer.
-    FIRST_TIMESTAMP = 1_700_000_000_000
+    #: Not long ago: older records would fall to retention while the driver runs.
+    FIRST_TIMESTAMP = (int(time.time()) - 7200) * 1000
 
     def __init__(self, codec, partition, number):
         self.partition = partition
