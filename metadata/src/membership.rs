@@ -118,7 +118,7 @@ impl Node {
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
         let seen = self.image.read(|state| state.voters());
         let new: Vec<u64> = voters.difference(&seen).copied().filter(has_log).collect();
-        let all = voters.iter().all(has_log);
+        let all = voters.iter().all(|id| seen.contains(id) || has_log(id));
         (new.is_empty() || self.note(new).await.is_ok()) && all
     }
 
