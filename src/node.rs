@@ -564,10 +564,10 @@ fn cache_config(config: &Config, kind: Kind) -> frazil_cache::Config {
     let put_budget =
         config
             .flush_put_budget
-            .per_second(cloud)
-            .map(|per_second| frazil_cache::PutBudget {
+            .of(kind)
+            .map(|(per_second, burst)| frazil_cache::PutBudget {
                 per_second: f64::from(per_second),
-                burst: per_second.max(1),
+                burst,
             });
     let dir = config.data_dir.join("gateway");
     frazil_cache::Config {

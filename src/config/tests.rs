@@ -349,3 +349,14 @@ fn the_store_is_below_the_data_directory_unless_named() {
     let config = from_set(&[("data.dir", "/d")]).unwrap();
     assert_eq!(config.store_url(), "file:/d/store");
 }
+
+#[test]
+fn uploads_are_budgeted_by_the_kind_of_store() {
+    use crate::config::PutBudget;
+    use crate::store::Kind;
+    assert_eq!(PutBudget::Auto.of(Kind::Cloud), Some((4, 4)));
+    assert_eq!(PutBudget::Auto.of(Kind::Directory), Some((20, 10_000)));
+    assert_eq!(PutBudget::Auto.of(Kind::Memory), None);
+    assert_eq!(PutBudget::Unlimited.of(Kind::Cloud), None);
+    assert_eq!(PutBudget::PerSecond(9).of(Kind::Directory), Some((9, 9)));
+}

@@ -71,6 +71,8 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Policy {
     bucket: Option<Bucket>,
+    /// An upload takes no longer than gathering would: nothing is gained by waiting for more.
+    at_once: bool,
     gather: Duration,
     linger: Duration,
     segment_bytes: usize,
@@ -85,6 +87,7 @@ impl Policy {
                 tokens: f64::from(budget.burst),
                 at: Duration::ZERO,
             }),
+            at_once: config.local_store || config.put_budget.is_none(),
             gather: config.gather,
             linger: config.linger,
             segment_bytes: config.segment_bytes,
@@ -112,8 +115,7 @@ impl Policy {
         }
         let lingered = since + self.linger;
         let mut due = match open.awaited_since {
-            // Nothing is gained by waiting if a PUT is free and nobody else is using the store.
-            Some(awaited) if self.bucket.is_none() && busy == 0 => awaited.min(lingered),
+            Some(awaited) if self.at_once && busy == 0 => awaited.min(lingered),
             Some(awaited) => (awaited + self.gather).min(lingered),
             None => lingered,
         };
