@@ -63,8 +63,9 @@ impl Node {
         for (id, address) in voters.iter_mut().chain(&mut learners) {
             *address = self.directory.address(*id, address).to_owned();
         }
+        let acknowledged = self.acknowledged();
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = metrics.borrow_watched().clone();
         let set_by = membership.log_id().as_ref();
         Members {
             voter: self.id,
@@ -73,7 +74,7 @@ impl Node {
             last_index: metrics.last_log_index,
             voters,
             learners,
-            acknowledged: self.acknowledged(),
+            acknowledged,
             seen: self.image.read(|state| state.voters()),
             knows: COMMAND_VERSION,
         }

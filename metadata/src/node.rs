@@ -142,8 +142,11 @@ impl Node {
 
     /// How this voter is.
     pub(crate) fn status(&self) -> Status {
+        // Before the metrics are borrowed: to borrow them twice is a deadlock as soon as Raft wants
+        // to write them in between.
+        let acknowledged = self.acknowledged();
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
+        let metrics = metrics.borrow_watched().clone();
         let membership: &StoredMembership = &metrics.membership_config;
         Status {
             voter: self.id,
@@ -155,7 +158,7 @@ impl Node {
             cluster_id: self
                 .image
                 .read(|state| state.cluster_id().map(str::to_owned)),
-            acknowledged: self.acknowledged(),
+            acknowledged,
         }
     }
 }

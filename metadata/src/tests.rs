@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::testing::RealDisk;
@@ -921,4 +922,38 @@ fn cpu_ticks() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.split(' ').collect();
     fields[13].parse::<f64>().unwrap() + fields[14].parse::<f64>().unwrap()
+}
+
+/// Raft writes its metrics with each entry; whoever borrows them twice at once waits for ever when
+/// it does so in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asking_how_a_voter_is_never_stands_in_rafts_way() {
+    let cluster = Cluster::new(1000).await;
+    let client = cluster.client(1);
+    client.ready(PATIENCE).await.unwrap();
+    let stop = CancellationToken::new();
+    let askers: Vec<_> = (1..=3)
+        .map(|id| {
+            let (client, stop) = (cluster.client(id), stop.clone());
+            tokio::spawn(async move {
+                while !stop.is_cancelled() {
+                    client.status().await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let writing = async {
+        for number in 0..300 {
+            create(&client, number).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, writing).await.unwrap();
+    stop.cancel();
+    for asker in askers {
+        tokio::time::timeout(PATIENCE, asker)
+            .await
+            .unwrap()
+            .unwrap();
+    }
 }
