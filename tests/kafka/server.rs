@@ -23,12 +23,20 @@ pub(crate) struct Server {
     http: SocketAddr,
 }
 
-/// An address that was free a moment ago.
+/// An address that was free a moment ago, and that no other test of this process has been given: the
+/// system may hand out a port again as soon as it is let go.
 pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    static GIVEN: std::sync::Mutex<std::collections::BTreeSet<u16>> =
+        std::sync::Mutex::new(std::collections::BTreeSet::new());
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        if GIVEN.lock().unwrap().insert(address.port()) {
+            return address;
+        }
+    }
 }
 
 /// The command that serves on `data`.
