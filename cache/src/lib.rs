@@ -36,6 +36,7 @@
 //! works: it meets the quorum through `Sequencer` and `LogIndex`.
 
 mod backoff;
+mod blocking;
 mod budget;
 pub mod config;
 mod error;
@@ -337,7 +338,7 @@ async fn recover(config: &Config, parts: &Parts) -> Result<Recovery, Error> {
     let dir = config.wal.as_ref().map(|wal| wal.dir.clone());
     let epoch = parts.epoch;
     let read = move || wal::recover(&disk, dir.as_deref(), epoch, &expected);
-    match tokio::task::spawn_blocking(read).await {
+    match crate::blocking::spawn_blocking(read).await {
         Ok(recovery) => recovery,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Err(Error::Closed),

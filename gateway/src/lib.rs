@@ -11,6 +11,7 @@
 //! - Only `error` knows Kafka's error codes.
 
 mod api;
+mod blocking;
 mod config;
 mod configs;
 mod connection;
@@ -21,6 +22,7 @@ mod frames;
 pub mod group;
 mod lookup;
 mod metrics;
+mod net;
 pub mod placement;
 mod server;
 #[cfg(test)]

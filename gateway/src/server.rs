@@ -8,8 +8,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -17,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::connection::{self, Ended};
 use crate::context::{ConnInfo, Ctx};
 use crate::frames::FrameError;
+use crate::net::{self, TcpListener, TcpStream};
 
 /// How long accepting pauses when the system has no more sockets.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -134,5 +133,5 @@ impl Drop for Open<'_> {
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_keepalive(true)
+    net::keep_alive(stream)
 }

@@ -27,6 +27,7 @@
 
 mod admin;
 mod archive;
+mod blocking;
 mod client;
 pub mod codec;
 pub mod command;
@@ -36,6 +37,7 @@ mod error;
 mod image;
 mod membership;
 mod metrics;
+mod net;
 mod node;
 mod observer;
 mod peer;

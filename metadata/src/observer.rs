@@ -250,7 +250,7 @@ async fn install(image: &Image, index: u64, bytes: BytesMut) -> Result<(), Follo
     if index <= image.applied() {
         return Err(corrupt(format!("a snapshot at {index} goes back")));
     }
-    let state = tokio::task::spawn_blocking(move || State::restore(&bytes))
+    let state = crate::blocking::spawn_blocking(move || State::restore(&bytes))
         .await
         .map_err(io::Error::other)?
         .map_err(|error| FollowError::Unknown(format!("snapshot at {index}: {error}")))?;

@@ -17,12 +17,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 use crate::wire::{
     Greeting, Reply, Request, frame, parse, read_frame, read_greeting, send_greeting,
 };

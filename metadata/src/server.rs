@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use openraft::{EntryPayload, Snapshot};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::Envelope;
+use crate::net::{TcpListener, TcpStream};
 use crate::node::{Node, Us};
 use crate::peer::Introduce as _;
 use crate::raft::{Blob, SnapshotMeta, Vote};
@@ -329,7 +329,7 @@ impl Session {
 
     async fn send_snapshot(&self, id: u64) -> io::Result<u64> {
         let (state, index) = self.node.image.copy();
-        let bytes: Bytes = tokio::task::spawn_blocking(move || state.snapshot().into())
+        let bytes: Bytes = crate::blocking::spawn_blocking(move || state.snapshot().into())
             .await
             .map_err(io::Error::other)?;
         let begin = Reply::FollowSnapshot {

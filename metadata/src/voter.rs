@@ -28,7 +28,6 @@ use frazil_core::env::{Clock, Disk, Ids};
 use openraft::BasicNode;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -44,6 +43,7 @@ use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
 use crate::metrics::Metrics;
+use crate::net::TcpListener;
 use crate::node::{Node, Us};
 use crate::peer::Peer;
 use crate::raft::log_store::{LogConfig, LogStore, Opened};
@@ -107,7 +107,7 @@ impl Voter {
         }
 
         let opening = open(&config, &disk, &ids, &metrics);
-        let opened = tokio::task::spawn_blocking(opening)
+        let opened = crate::blocking::spawn_blocking(opening)
             .await
             .map_err(io::Error::other)??;
         let (store, log_stopped) = (opened.store, opened.stopped);

@@ -125,7 +125,7 @@ impl Uploader {
         if bytes < BLOCKING_BYTES {
             return build();
         }
-        match tokio::task::spawn_blocking(build).await {
+        match crate::blocking::spawn_blocking(build).await {
             Ok(built) => built,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime is going down, and this task with it.

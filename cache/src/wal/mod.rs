@@ -169,7 +169,7 @@ impl Wal {
         }
         if let Some(writer) = self.writer.filter(|_| settled) {
             // A file that stays is removed by the next start.
-            drop(tokio::task::spawn_blocking(move || writer.clear()).await);
+            drop(crate::blocking::spawn_blocking(move || writer.clear()).await);
         }
     }
 
@@ -182,7 +182,7 @@ impl Wal {
         // time does not go on meanwhile in tests that control it.
         if let Some(mut writer) = self.writer.take() {
             let job = std::mem::take(&mut self.next);
-            self.running = Some(tokio::task::spawn_blocking(move || {
+            self.running = Some(crate::blocking::spawn_blocking(move || {
                 let event = writer.perform(job);
                 (writer, event)
             }));

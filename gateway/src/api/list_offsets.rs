@@ -219,7 +219,7 @@ async fn search(
         })?;
     // One batch is decompressed at most, usually; that may take milliseconds.
     let searched =
-        tokio::task::spawn_blocking(move || search_batches(&batches, from, timestamp)).await;
+        crate::blocking::spawn_blocking(move || search_batches(&batches, from, timestamp)).await;
     match searched {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(reason)) => {

@@ -317,7 +317,7 @@ async fn check(records: Bytes, limits: Limits) -> Result<Validated, Refusal> {
     if records.len() <= inline_max {
         return Ok(validate(&records, &limits)?);
     }
-    match tokio::task::spawn_blocking(move || validate(&records, &limits)).await {
+    match crate::blocking::spawn_blocking(move || validate(&records, &limits)).await {
         Ok(validated) => Ok(validated?),
         // Only a runtime that is shutting down drops blocking tasks; a panic is passed on.
         Err(error) => match error.try_into_panic() {

@@ -163,7 +163,7 @@ impl Shipper {
             return Ok(());
         }
         let store = Arc::clone(snapshots);
-        let read = tokio::task::spawn_blocking(move || store.newest());
+        let read = crate::blocking::spawn_blocking(move || store.newest());
         let Some((meta, state)) = read.await.map_err(io::Error::other)?? else {
             return Ok(());
         };

@@ -20,9 +20,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log_file::recover;
 use super::log_index::Found;
-use super::log_writer::{Job, Shared, VOTE_FILE, VOTE_MAGIC, Writer, WriterConfig};
+use super::log_writer::{JOBS_MAX, Job, Shared, VOTE_FILE, VOTE_MAGIC, Writer, WriterConfig};
 use super::record::{Record, VoteRecord, decode_all};
 use super::{Entry, LogId, TypeConfig, Vote, durable};
+use crate::blocking::{spawn_blocking, spawn_worker};
 use crate::error::Corrupt;
 use crate::metrics::Metrics;
 
@@ -94,7 +95,7 @@ impl LogStore {
             failure: std::sync::OnceLock::new(),
             bytes: watch::Sender::new(0),
         });
-        let writer = Writer::new(
+        let mut writer = Writer::new(
             WriterConfig {
                 dir: config.dir,
                 file_bytes: config.file_bytes,
@@ -107,10 +108,12 @@ impl LogStore {
             recovered.next_sequence,
         )?;
         let (jobs, receiver) = mpsc::channel(JOBS_WAITING_MAX);
-        let (stopping, stopped) = oneshot::channel();
-        std::thread::Builder::new()
-            .name("raft-log".to_owned())
-            .spawn(move || writer.run(receiver, stopping))?;
+        let (stopping, stopped) = oneshot::channel::<()>();
+        spawn_worker("raft-log", receiver, JOBS_MAX, move |batch| {
+            writer.work(batch);
+            // Dropped with the writer.
+            let _ = &stopping;
+        })?;
         Ok(Opened {
             store: Self { shared, jobs },
             existed,
@@ -205,9 +208,7 @@ impl LogReader {
                 }
                 Ok(entries)
             };
-            entries = tokio::task::spawn_blocking(read)
-                .await
-                .map_err(io::Error::other)??;
+            entries = spawn_blocking(read).await.map_err(io::Error::other)??;
         }
         Ok(entries.into_iter().flatten().collect())
     }

@@ -18,7 +18,7 @@ use frazil_core::env::{Disk, Ids};
 use frazil_core::frame::Salt;
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::log_file::{self, LogFile, ZEROED};
 use super::log_index::{LogIndex, Place};
@@ -31,7 +31,7 @@ pub(crate) const VOTE_FILE: &str = "vote";
 /// The beginning of the file with the vote.
 pub(crate) const VOTE_MAGIC: [u8; 8] = *b"FRZVOTE\x01";
 /// Jobs that are taken at once.
-const JOBS_MAX: usize = 1024;
+pub(crate) const JOBS_MAX: usize = 1024;
 /// Bytes that are gathered before a write.
 const WRITE_BYTES: usize = 4 << 20;
 
@@ -185,33 +185,29 @@ impl Writer {
         })
     }
 
-    /// Works until the last sender of jobs is gone. `stopped` is dropped then.
-    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Job>, stopped: oneshot::Sender<()>) {
-        let mut batch = Vec::new();
-        while jobs.blocking_recv_many(&mut batch, JOBS_MAX) > 0 {
-            if let Some(error) = self.shared.refusal() {
-                self.refuse(batch.drain(..), &error);
-                continue;
-            }
-            let mut rest = batch.drain(..);
-            let mut result = Ok(());
-            for job in rest.by_ref() {
-                result = self.stage(job);
-                if result.is_err() {
-                    break;
-                }
-            }
-            let result = result
-                .and_then(|()| self.flush())
-                .and_then(|()| self.remove_purged());
-            if let Err(error) = result {
-                tracing::error!(%error, "the raft log has failed; this voter stops");
-                // The first error is the one to report.
-                let _ = self.shared.failure.set(error.to_string());
-                self.refuse(rest, &error);
+    /// Does some jobs. Blocks.
+    pub(crate) fn work(&mut self, batch: &mut Vec<Job>) {
+        if let Some(error) = self.shared.refusal() {
+            self.refuse(batch.drain(..), &error);
+            return;
+        }
+        let mut rest = batch.drain(..);
+        let mut result = Ok(());
+        for job in rest.by_ref() {
+            result = self.stage(job);
+            if result.is_err() {
+                break;
             }
         }
-        drop(stopped);
+        let result = result
+            .and_then(|()| self.flush())
+            .and_then(|()| self.remove_purged());
+        if let Err(error) = result {
+            tracing::error!(%error, "the raft log has failed; this voter stops");
+            // The first error is the one to report.
+            let _ = self.shared.failure.set(error.to_string());
+            self.refuse(rest, &error);
+        }
     }
 
     /// Refuses what was staged and what was not yet.

@@ -105,7 +105,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             Arc::clone(&self.state),
             Arc::clone(&self.snapshots),
         );
-        let bytes = tokio::task::spawn_blocking(move || -> io::Result<Bytes> {
+        let bytes = crate::blocking::spawn_blocking(move || -> io::Result<Bytes> {
             let bytes = state.snapshot();
             snapshots.save(&meta, &bytes)?;
             Ok(bytes.into())
@@ -152,7 +152,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> io::Result<()> {
         let snapshots = Arc::clone(&self.snapshots);
         let saved = meta.clone();
-        let state = tokio::task::spawn_blocking(move || -> io::Result<State> {
+        let state = crate::blocking::spawn_blocking(move || -> io::Result<State> {
             let state = State::restore(&bytes)
                 .map_err(|error| Corrupt::new(format!("snapshot: {error}")))?;
             snapshots.save(&saved, &bytes)?;
@@ -170,7 +170,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<OurSnapshot>> {
         let snapshots = Arc::clone(&self.snapshots);
-        let newest = tokio::task::spawn_blocking(move || snapshots.newest())
+        let newest = crate::blocking::spawn_blocking(move || snapshots.newest())
             .await
             .map_err(io::Error::other)??;
         Ok(newest.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
