@@ -7,6 +7,7 @@ pub mod config;
 pub mod env;
 pub mod host;
 pub mod http;
+mod identity;
 pub mod node;
 pub mod store;
 pub mod telemetry;

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use frazil_cache::{BlockDisk, Cache, WalConfig};
-use frazil_core::ports::Catalog as _;
+use frazil_core::ports::{Catalog as _, LogIndex as _};
 use frazil_core::{BrokerId, PortError};
 use frazil_gateway::{Ctx, Parts, Server};
 use frazil_metadata::{ArchiveConfig, Client, ClientConfig, Observer, Registration, Voter};
@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::env::{DirLock, Env};
 use crate::host;
 use crate::http::{self, Readiness};
+use crate::identity::{self, Identity};
 use crate::store::{self, Kind, Store};
 
 /// How long a gateway stays in the live set without being heard of.
@@ -290,8 +291,13 @@ impl Node {
         metrics: (frazil_cache::Metrics, frazil_gateway::Metrics),
     ) -> Result<()> {
         let advertised = config.advertised(listener.local_addr()?.port());
+        let client = &self.client;
+        let cluster = client.cluster_id();
+        let remembered = identity::read(&*env.disk, &config.data_dir)?;
         let registration = Registration {
-            id: Some(BrokerId(config.node_id)),
+            id: identity::choose(config.id(), remembered.as_ref(), &cluster, |broker| {
+                !client.wal_extents(broker).is_empty()
+            })?,
             incarnation: env.ids.uuid(),
             host: advertised.host,
             port: advertised.port,
@@ -299,18 +305,24 @@ impl Node {
             peer: config.peer_listen.to_string(),
             lease: LEASE,
         };
-        let client = &self.client;
         let (broker, epoch) = client
             .register(registration)
             .await
             .context("the gateway cannot register")?;
+        let identity = Identity {
+            cluster: cluster.clone(),
+            broker,
+        };
+        if remembered.as_ref() != Some(&identity) {
+            identity::write(&*env.disk, &config.data_dir, &identity)?;
+        }
         store
             .prepare(&*env.disk, prefix)
             .context("the store's directories cannot be created")?;
         let parts = frazil_cache::Parts {
             broker,
             epoch,
-            cluster: client.cluster_id(),
+            cluster,
             store: Arc::clone(&store.client),
             prefix: prefix.clone(),
             sequencer: client.clone(),
@@ -334,7 +346,7 @@ impl Node {
             clock: Arc::clone(&env.clock),
             ids: Arc::clone(&env.ids),
         };
-        let ctx = Ctx::new(parts, gateway_config(config), metrics.1);
+        let ctx = Ctx::new(parts, gateway_config(config, broker), metrics.1);
         let server = Server::new(Arc::new(ctx), listener);
         let server = Part::supervised("the Kafka listener", broken, |stop| async move {
             server.run(stop).await;
@@ -458,7 +470,7 @@ pub(crate) fn quorum_dir(config: &Config) -> PathBuf {
 pub(crate) fn lone_voter(config: &Config) -> frazil_metadata::Config {
     let own = config.own_voter().map(|voter| &voter.address);
     let address = own.unwrap_or(&config.peer_listen).to_string();
-    let id = config.node_id as u64;
+    let id = config.voter_id() as u64;
     frazil_metadata::Config::new(id, BTreeMap::from([(id, address)]), quorum_dir(config))
 }
 
@@ -589,7 +601,10 @@ fn cache_config(config: &Config, kind: Kind) -> frazil_cache::Config {
     }
 }
 
-fn gateway_config(config: &Config) -> frazil_gateway::Config {
+fn gateway_config(config: &Config, broker: BrokerId) -> frazil_gateway::Config {
+    // As clients see it, also if nobody has set it.
+    let node_id = ("node.id".to_owned(), broker.to_string());
+    let settings = config.broker_settings();
     frazil_gateway::Config {
         request_bytes_max: config.socket_request_max_bytes as usize,
         requests_in_flight_bytes_max: config.queued_max_request_bytes as usize,
@@ -607,7 +622,7 @@ fn gateway_config(config: &Config) -> frazil_gateway::Config {
             members_max: config.group_max_size as usize,
             ..frazil_gateway::GroupConfig::default()
         },
-        broker_settings: config.broker_settings(),
+        broker_settings: settings.into_iter().chain([node_id]).collect(),
         drain_timeout: config.shutdown_deadline / 4,
         ..frazil_gateway::Config::default()
     }

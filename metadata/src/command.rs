@@ -30,6 +30,7 @@
 //! | 12 | `Drain` | `Done`, `Fenced` | a gateway that is asked to stop |
 //! | 13 | `Leave` | `Done`, `Fenced` | a gateway, last of all |
 //! | 14 | `SealEpoch` | `Done` | whoever declares a lost gateway dead |
+//! | 15 | `ReserveBrokerIds` | `Done` | a gateway that has no id, before it gets one |
 //! | 20 | `Commit` | `Committed`, `Fenced`, `Invalid` | a gateway, once per flush |
 //! | 30 | `CreateTopic` | `TopicCreated` | a gateway |
 //! | 31-33 | `DeleteTopic`, `CreatePartitions`, `AlterConfig` | `Catalog` | a gateway |
@@ -168,6 +169,14 @@ pub enum Command {
         /// The epoch.
         #[n(0)]
         epoch: BrokerEpoch,
+    },
+
+    /// Ids below this are not given to gateways that come without one. They may still be asked for.
+    #[n(15)]
+    ReserveBrokerIds {
+        /// The lowest id that may be given out.
+        #[n(0)]
+        below: i32,
     },
 
     /// Commits one flush: see [`frazil_core::ports::Sequencer::commit`].

@@ -56,12 +56,13 @@ mod wire;
 
 pub use admin::Admin;
 pub use archive::{Archive, ArchiveConfig};
-pub use client::{Client, Registration};
+pub use client::{Client, FIRST_GIVEN_ID, Registration};
 pub use config::{ClientConfig, Config};
 pub use error::Error;
 pub use image::Image;
 pub use metrics::Metrics;
 pub use observer::Observer;
+pub use raft::durable as small_file;
 pub use recover::{GAP, Recovery};
 pub use voter::Voter;
 pub use wire::{Members, Status};

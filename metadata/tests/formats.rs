@@ -403,6 +403,7 @@ fn number(command: &Command) -> u32 {
         Command::Drain { .. } => 12,
         Command::Leave { .. } => 13,
         Command::SealEpoch { .. } => 14,
+        Command::ReserveBrokerIds { .. } => 15,
         Command::Commit(_) => 20,
         Command::CreateTopic(_) => 30,
         Command::DeleteTopic { .. } => 31,
@@ -573,4 +574,20 @@ fn nothing_in_the_story_is_refused() {
     assert_eq!((counts.extents, counts.producers), (3, 2));
     assert_eq!((counts.segments, counts.retired_segments), (2, 1));
     assert_eq!((counts.groups, counts.sessions), (1, 1));
+}
+
+#[test]
+fn reserving_ids_keeps_its_bytes() {
+    let command = Command::ReserveBrokerIds { below: 1001 };
+    assert_eq!(number(&command), 15);
+    let expected = Envelope {
+        client: Uuid::from_u128(0xC11E),
+        request: 1,
+        done_below: 1,
+        time_ms: 1_700_000_000_000,
+        command,
+    };
+    check_golden("metadata-commands-v1-reserve.bin", &expected.encode());
+    let decoded = Envelope::decode(&golden("metadata-commands-v1-reserve.bin"));
+    assert_eq!(decoded.expect("decodes"), expected);
 }

@@ -49,6 +49,26 @@ plain! {
     bool, "true or false";
 }
 
+/// A whole number, or nothing.
+pub(super) struct OptInt;
+
+impl Codec for OptInt {
+    type Value = Option<i32>;
+    const EXPECTED: &'static str = i32::EXPECTED;
+    fn parse(text: &str) -> Option<Option<i32>> {
+        match text {
+            "" => Some(None),
+            text => i32::parse(text).map(Some),
+        }
+    }
+    fn text(value: &Option<i32>) -> Option<String> {
+        value.as_ref().and_then(i32::text)
+    }
+    fn json(value: &Option<i32>) -> Json {
+        json!(value)
+    }
+}
+
 /// Text that may not be empty.
 pub(super) struct Text;
 

@@ -5,11 +5,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use frazil_core::BrokerId;
 use serde_json::Value as Json;
 
 use super::codec::{
-    Address, Bytes, BytesOrNone, Codec, Durability, LogFormat, Minutes, Ms, MsOrNone, OptListener,
-    OptText, PathText, PutBudget, Roles, Text, Voter, Voters,
+    Address, Bytes, BytesOrNone, Codec, Durability, LogFormat, Minutes, Ms, MsOrNone, OptInt,
+    OptListener, OptText, PathText, PutBudget, Roles, Text, Voter, Voters,
 };
 
 /// One key: what can be said and done about it without knowing its type.
@@ -89,8 +90,8 @@ macro_rules! keys {
 
 keys! {
     "This node" {
-        node_id: i32 as i32 = "node.id", "1",
-            "The id of this node: the broker's towards Kafka clients, the voter's in the quorum.";
+        node_id: Option<i32> as OptInt = "node.id", "",
+            "The id of this node: the voter's in the quorum, by default 1, and the broker's towards Kafka clients, by default the voter's or, without the metadata role, one that the quorum gives and the data directory keeps.";
         roles: Roles as Roles = "roles", "gateway,metadata,compactor",
             "What this node does: any of gateway (serves Kafka clients), metadata (votes in the quorum), compactor (retention and collection).";
         data_dir: PathBuf as PathText = "data.dir", "./frazil-data",
@@ -232,9 +233,22 @@ impl Config {
         KEYS.iter().filter_map(text).collect()
     }
 
+    /// The node's id as a voter of the quorum.
+    pub fn voter_id(&self) -> i32 {
+        self.node_id.unwrap_or(1)
+    }
+
+    /// The node's id, if the settings decide it: the one that is set, or that of its voter. Else
+    /// the quorum gives one to the gateway.
+    pub fn id(&self) -> Option<BrokerId> {
+        let voter = self.roles.metadata.then(|| self.voter_id());
+        self.node_id.or(voter).map(BrokerId)
+    }
+
     /// The node's own entry among the voters, if it has one.
     pub fn own_voter(&self) -> Option<&Voter> {
-        self.voters.iter().find(|voter| voter.id == self.node_id)
+        let id = self.id()?.0;
+        self.voters.iter().find(|voter| voter.id == id)
     }
 }
 

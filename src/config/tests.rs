@@ -156,7 +156,7 @@ fn flags_win_over_set_over_environment_over_file_over_default() {
         ),
         (5, "trace", 6, 3)
     );
-    assert_eq!(c.node_id, 1);
+    assert_eq!((c.node_id, c.voter_id()), (None, 1));
     assert_eq!(c.store_options.0["aws_region"], "mars-1");
     assert_eq!(loaded.file, Some(path.clone()));
     assert_eq!(

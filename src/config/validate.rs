@@ -10,6 +10,9 @@ use super::{Config, KEYS, Problem, Source};
 /// The largest frame that the protocol's 32-bit length can announce.
 const FRAME_MAX: u64 = i32::MAX as u64;
 
+/// Ids from here on the quorum does not accept of a gateway.
+const NODE_ID_MAX: i32 = 1 << 30;
+
 /// All rules that `config` breaks.
 pub(super) fn check(config: &Config, from: &BTreeMap<String, Source>) -> Vec<Problem> {
     let mut rules = Rules {
@@ -57,7 +60,11 @@ impl Rules<'_> {
 }
 
 fn ranges(rules: &mut Rules<'_>, c: &Config) {
-    rules.demand("node.id", c.node_id >= 0, "0 or more");
+    rules.demand(
+        "node.id",
+        c.node_id.is_none_or(|id| (0..NODE_ID_MAX).contains(&id)),
+        format!("0 to {}", NODE_ID_MAX - 1),
+    );
     let partitions = 1..=TOPIC_PARTITIONS_MAX;
     rules.demand(
         "num.partitions",
@@ -200,12 +207,12 @@ fn cluster(rules: &mut Rules<'_>, c: &Config) {
             if c.roles.metadata {
                 format!(
                     "an entry {}@…, because this node has the metadata role",
-                    c.node_id
+                    c.voter_id()
                 )
             } else {
                 format!(
                     "no entry {}@…, because this node lacks the metadata role",
-                    c.node_id
+                    c.voter_id()
                 )
             },
         );

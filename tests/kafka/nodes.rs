@@ -42,6 +42,14 @@ impl Cluster {
         self.node(1, &all)
     }
 
+    /// A gateway without an id of its own.
+    fn nameless(&self) -> Server {
+        let store = format!("store.url=file:{}", self.bucket.path().display());
+        let voters = format!("controller.quorum.voters=1@{}", self.peers);
+        let peers = format!("peer.listen={}", free_address());
+        Server::with(&["roles=gateway", &store, &voters, &peers])
+    }
+
     fn gateway(&self, id: u32) -> Server {
         let peers = format!("peer.listen={}", free_address());
         self.node(id, &["roles=gateway", &peers])
@@ -169,4 +177,39 @@ async fn a_gateway_that_another_superseded_ends_when_it_wakes() {
     for expected in ["first", "second", "third"] {
         assert_eq!(next(&consumer).payload(), Some(expected.as_bytes()));
     }
+}
+
+/// The brokers that a client is told of, by the port they listen on.
+fn brokers(server: &Server) -> Vec<(i32, u16)> {
+    let client: rdkafka::consumer::BaseConsumer = server.client().create().unwrap();
+    let metadata = rdkafka::consumer::Consumer::fetch_metadata(&client, None, PATIENCE).unwrap();
+    let brokers = metadata.brokers().iter();
+    let mut found: Vec<_> = brokers.map(|b| (b.id(), b.port() as u16)).collect();
+    found.sort_unstable();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_without_an_id_get_one_each_and_keep_it_as_long_as_their_disk() {
+    let cluster = Cluster::new();
+    let _voter = cluster.voter(&[]);
+    let mut first = cluster.nameless();
+    let mut second = cluster.nameless();
+    let both = [(1001, first.kafka.port()), (1002, second.kafka.port())];
+    assert_eq!(brokers(&first), both);
+
+    first.kill();
+    first.revive();
+    assert_eq!(brokers(&second), both);
+
+    // Without its disk it is another one.
+    assert_eq!(second.terminate(), Some(0), "{}", second.log());
+    std::fs::remove_dir_all(second.data()).unwrap();
+    second.revive();
+    let now = [(1001, first.kafka.port()), (1003, second.kafka.port())];
+    assert_eq!(brokers(&first), now);
+    // Both serve: neither has superseded the other.
+    first.create_topic("kept", 1, &[]).await;
+    assert_eq!(send(&first, "kept", "one").await, 0);
+    assert_eq!(send(&second, "kept", "two").await, 1);
 }

@@ -50,6 +50,9 @@ use route::{Route, Way};
 const IN_FLIGHT_MAX: usize = 1024;
 /// Producer ids that are taken from the quorum at once.
 const PRODUCER_IDS: u32 = 100;
+/// Gateways that come without an id get one from here on. Lower ones are for people to choose, so
+/// that a gateway to which somebody gives an id does not supersede one that was given it.
+pub const FIRST_GIVEN_ID: BrokerId = BrokerId(1001);
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
@@ -171,8 +174,14 @@ impl Client {
     }
 
     /// Registers this gateway, superseding its earlier registration; group claims are made under
-    /// the newest registration.
+    /// the newest registration. One without an id gets one from [`FIRST_GIVEN_ID`] on that nobody
+    /// has or had.
     pub async fn register(&self, broker: Registration) -> PortResult<(BrokerId, BrokerEpoch)> {
+        let reserved = self.image().read(|state| state.next_broker_id()) >= FIRST_GIVEN_ID;
+        if broker.id.is_none() && !reserved {
+            let below = FIRST_GIVEN_ID.0;
+            self.done(Command::ReserveBrokerIds { below }).await?;
+        }
         let outcome = self
             .execute(Command::RegisterBroker {
                 id: broker.id,

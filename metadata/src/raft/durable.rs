@@ -1,4 +1,4 @@
-//! Small files that are replaced as a whole: the vote and the voter's identity.
+//! Small files that are replaced as a whole: the vote, the identities of voter and gateway.
 //!
 //! ```text
 //! magic [8] | crc u32 LE | payload …          crc is CRC-32C over the payload
@@ -20,7 +20,10 @@ const BYTES_MAX: u64 = 64 * 1024;
 const HEADER: usize = 12;
 
 /// Replaces the file `name` in `dir`. Blocks; the new content is durable on return.
-pub(crate) fn replace(
+///
+/// # Errors
+/// Those of the disk. The file is the old or the new one then.
+pub fn replace(
     disk: &dyn Disk,
     dir: &Path,
     name: &str,
@@ -53,8 +56,11 @@ pub(crate) fn publish(disk: &dyn Disk, dir: &Path, name: &str, parts: &[&[u8]]) 
     disk.sync_dir(dir)
 }
 
-/// The payload of the file `name` in `dir`; `None` if there is no such file.
-pub(crate) fn read(
+/// The payload of the file `name` in `dir`; `None` if there is no such file. Blocks.
+///
+/// # Errors
+/// Those of the disk, and `InvalidData` if it is not what [`replace`] wrote.
+pub fn read(
     disk: &dyn Disk,
     dir: &Path,
     name: &str,

@@ -20,7 +20,7 @@
 //! election is therefore switched off.
 
 pub(crate) mod blob;
-pub(crate) mod durable;
+pub mod durable;
 pub(crate) mod log_file;
 pub(crate) mod log_index;
 pub(crate) mod log_store;

@@ -77,7 +77,7 @@ pub(super) struct Brokers {
     registrations: BTreeMap<BrokerId, Registration>,
     #[n(1)]
     epochs: BTreeMap<BrokerEpoch, Epoch>,
-    /// One more than the largest id ever used.
+    /// One more than the largest id ever used, or reserved.
     #[n(2)]
     next_id: i32,
     /// When the next lease ends that has not ended yet. Derived.
@@ -89,6 +89,8 @@ pub(super) struct Brokers {
 const FIRST_ID: i32 = 1;
 /// Ids that a disk remembers are believed below this, so that fresh ones never run out.
 const REMEMBERED_ID_MAX: i32 = 1 << 30;
+/// At most this many ids are reserved, for the same reason.
+const RESERVED_MAX: i32 = 1 << 16;
 
 impl Brokers {
     pub(super) fn apply(
@@ -156,6 +158,10 @@ impl Brokers {
             Command::SealEpoch { epoch } => {
                 changes.catalog = true;
                 self.seal(*epoch);
+                Outcome::Done
+            }
+            Command::ReserveBrokerIds { below } => {
+                self.next_id = self.next_id.max((*below).min(RESERVED_MAX));
                 Outcome::Done
             }
             _ => Outcome::Invalid("not a command about brokers".to_owned()),
@@ -299,6 +305,11 @@ impl Brokers {
             .values()
             .filter(move |known| self.is_live(known.broker.id, now_ms))
             .map(|known| &known.broker)
+    }
+
+    /// Ids from here on are free.
+    pub(super) fn next_id(&self) -> i32 {
+        self.next_id
     }
 
     pub(super) fn registrations(&self) -> &BTreeMap<BrokerId, Registration> {

@@ -153,7 +153,8 @@ impl State {
             | Command::Heartbeat { .. }
             | Command::Drain { .. }
             | Command::Leave { .. }
-            | Command::SealEpoch { .. } => {
+            | Command::SealEpoch { .. }
+            | Command::ReserveBrokerIds { .. } => {
                 let outcome = self.brokers.apply(command, at, changes);
                 self.segments.drop_tombstones(&self.brokers);
                 outcome

@@ -179,6 +179,11 @@ impl State {
         self.brokers.registrations().values()
     }
 
+    /// The id that the next gateway without one will get, or a lower one.
+    pub fn next_broker_id(&self) -> BrokerId {
+        BrokerId(self.brokers.next_id())
+    }
+
     /// Whether a registration is a gateway's newest, and unsealed: what it commits is not refused.
     pub fn is_current(&self, registration: &Broker) -> bool {
         self.brokers.is_current(registration.id, registration.epoch)

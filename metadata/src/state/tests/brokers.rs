@@ -24,6 +24,23 @@ fn ids_are_fresh_unless_the_disk_remembers_one() {
 }
 
 #[test]
+fn reserved_ids_are_not_given_out_and_may_be_asked_for() {
+    let mut world = World::new();
+    assert_eq!(world.register(Some(BrokerId(3)), 1).id, BrokerId(3));
+    let reserve = |below| Command::ReserveBrokerIds { below };
+    assert_eq!(world.apply(reserve(1001)), Outcome::Done);
+    assert_eq!(world.register(None, 2).id, BrokerId(1001));
+    // It is not taken back.
+    world.apply(reserve(5));
+    assert_eq!(world.register(None, 3).id, BrokerId(1002));
+    assert_eq!(world.register(Some(BrokerId(4)), 4).id, BrokerId(4));
+    // Nor can it use them up.
+    world.apply(reserve(i32::MAX));
+    assert_eq!(world.register(None, 5).id, BrokerId(1 << 16));
+    world.state.check().unwrap();
+}
+
+#[test]
 fn a_process_that_asks_again_gets_the_same_answer() {
     let mut world = World::new();
     let first = world.register(None, 1);

@@ -208,9 +208,12 @@ impl Author {
             }),
             30 => gateway.map_or(fallback, |known| {
                 let Gateway { id: broker, epoch } = known;
-                match b % 4 {
-                    0 => Command::Leave { broker, epoch },
-                    1 => Command::SealEpoch { epoch },
+                match b % 8 {
+                    0 | 4 => Command::Leave { broker, epoch },
+                    1 | 5 => Command::SealEpoch { epoch },
+                    2 => Command::ReserveBrokerIds {
+                        below: i32::from(b % 128),
+                    },
                     _ => Command::Drain { broker, epoch },
                 }
             }),
@@ -401,6 +404,6 @@ fn random_commands_reach_every_outcome() {
             *seen.entry(command).or_default() += u32::from(good);
         }
     }
-    assert_eq!(seen.len(), 22, "{seen:?}");
+    assert_eq!(seen.len(), 23, "{seen:?}");
     assert!(seen.values().all(|count| *count > 3), "{seen:?}");
 }
