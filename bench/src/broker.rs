@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,14 @@ pub(crate) struct Broker {
     pub ready_after: Duration,
 }
 
+/// The `frazil` binary beside this program.
+pub(crate) fn sibling() -> Result<PathBuf> {
+    Ok(std::env::current_exe()?
+        .parent()
+        .context("a folder")?
+        .join("frazil"))
+}
+
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
@@ -25,6 +33,11 @@ fn free_address() -> Result<SocketAddr> {
 impl Broker {
     /// Starts `binary` on `data`, and waits until it is ready.
     pub(crate) fn start(binary: &Path, data: &Path) -> Result<Self> {
+        Self::with(binary, data, &[])
+    }
+
+    /// The same with further settings, each `key=value`.
+    pub(crate) fn with(binary: &Path, data: &Path, settings: &[String]) -> Result<Self> {
         let (kafka, http) = (free_address()?, free_address()?);
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -37,6 +50,7 @@ impl Broker {
             .args(["--set", &format!("data.dir={}", data.display())])
             .args(["--set", &format!("listeners={kafka}")])
             .args(["--set", &format!("http.listen={http}")])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -136,6 +150,18 @@ impl Broker {
         let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         // Linux reports in hundredths of a second, whatever the kernel's own tick is.
         Ok(Duration::from_millis(ticks * 10))
+    }
+
+    /// Whether the process runs, and never was another one.
+    pub(crate) fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Ends the process as an operator would, and waits for it.

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::Args;
-use serde::Serialize;
-
-use crate::broker::Broker;
+use crate::broker::{Broker, sibling};
+use crate::sheet::{Sheet, milliseconds};
 use crate::workload;
+use anyhow::Result;
+use clap::Args;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -29,37 +28,8 @@ pub(crate) struct Options {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct Figure {
-    name: String,
-    value: f64,
-    unit: &'static str,
-}
-
-struct Sheet {
-    figures: Vec<Figure>,
-    json: bool,
-}
-
-impl Sheet {
-    fn add(&mut self, name: impl Into<String>, value: f64, unit: &'static str) {
-        let name = name.into();
-        if !self.json {
-            println!("{name:<58} {value:>12.3} {unit}");
-        }
-        self.figures.push(Figure { name, value, unit });
-    }
-}
-
 const PARTITIONS: i32 = 12;
 const RECORD: usize = 1024;
-
-fn sibling() -> Result<PathBuf> {
-    Ok(std::env::current_exe()?
-        .parent()
-        .context("a folder")?
-        .join("frazil"))
-}
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     let binary = options.frazil.clone().map_or_else(sibling, Ok)?;
@@ -67,23 +37,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    let mut sheet = Sheet {
-        figures: Vec::new(),
-        json: options.json,
-    };
+    let mut sheet = Sheet::new(options.json);
     start_and_idle(&binary, dir.path(), options, &mut sheet)?;
     for level in ["object", "local"] {
         throughput(&binary, dir.path(), level, options, &mut sheet)?;
         latency(&binary, dir.path(), level, options, &mut sheet)?;
     }
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&sheet.figures)?);
-    }
-    Ok(())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    sheet.finish()
 }
 
 fn start_and_idle(binary: &Path, dir: &Path, options: &Options, sheet: &mut Sheet) -> Result<()> {

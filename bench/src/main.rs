@@ -1,7 +1,12 @@
-//! Frazil's bench. `figures` prints what one broker on this machine does, with stock clients.
+//! Frazil's bench: what a broker on this machine does, needs and bears. Every command starts the
+//! brokers it measures.
 
 mod broker;
 mod figures;
+mod hostile;
+mod scale;
+mod sheet;
+mod wire;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -17,10 +22,16 @@ struct Args {
 enum Command {
     /// Throughput, latency, start-up time, memory and cost of one broker on a local directory
     Figures(figures::Options),
+    /// What connections, partitions and groups cost: memory of each, answers and starts with many
+    Scale(scale::Options),
+    /// Garbage from a thousand connections a second, beside ordinary load
+    Hostile(hostile::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Figures(options) => figures::run(&options),
+        Command::Scale(options) => scale::run(&options),
+        Command::Hostile(options) => hostile::run(&options),
     }
 }
