@@ -15,7 +15,9 @@ mod builder;
 pub mod codec;
 pub mod header;
 mod records;
+mod slices;
 mod validate;
+mod writer;
 
 pub use builder::BatchBuilder;
 pub use codec::CodecError;
@@ -23,9 +25,11 @@ pub use header::{
     BatchHeader, Codec, HEADER_LENGTH, HeaderError, LENGTH_PREFIX, MAGIC, TimestampType,
 };
 pub use records::{RECORDS_MAX, Record, RecordError, Records, RecordsError};
+pub use slices::{Headers, HeadersBuf, RecordRef, RecordSlices};
 pub use validate::{
     BatchError, BatchErrorKind, Limits, NO_TIMESTAMP, Validated, decompressed_max, validate,
 };
+pub use writer::BatchWriter;
 
 use bytes::Bytes;
 

@@ -74,6 +74,9 @@ pub(super) struct Parsed<P> {
     pub(super) timestamp_delta: i64,
     pub(super) key: Option<P>,
     pub(super) value: Option<P>,
+    pub(super) header_count: i32,
+    /// Bytes of the headers, which are the last of the record.
+    pub(super) header_bytes: usize,
 }
 
 /// A source that counts down the bytes of one record.
@@ -152,11 +155,15 @@ pub(super) fn parse<S: Source>(
     let offset_delta = varint(&mut record)?;
     let key = optional(&mut record)?;
     let value = optional(&mut record)?;
+    let header_count = varint(&mut record)?;
+    let header_bytes = record.left;
+    if header_count < 0 {
+        return Err(RecordError::Negative(header_count).into());
+    }
     // Each header takes at least two bytes, so a count that lies ends with the record.
-    for _ in 0..length(&mut record)? {
-        let key_length = length(&mut record)?;
-        let key = record.piece(key_length)?;
-        header(key, optional(&mut record)?);
+    for _ in 0..header_count {
+        let (key, value) = parse_header(&mut record)?;
+        header(key, value);
     }
     if record.left != 0 {
         return Err(RecordError::Length.into());
@@ -166,7 +173,19 @@ pub(super) fn parse<S: Source>(
         timestamp_delta,
         key,
         value,
+        header_count,
+        header_bytes,
     })
+}
+
+/// A header: its key, and its value if it has one.
+pub(super) type Pair<P> = (P, Option<P>);
+
+/// Reads one header.
+pub(super) fn parse_header<S: Source>(source: &mut S) -> Result<Pair<S::Piece>, S::Error> {
+    let key_length = length(source)?;
+    let key = source.piece(key_length)?;
+    Ok((key, optional(source)?))
 }
 
 /// The records of one batch, read one by one. Ends after the first error.
