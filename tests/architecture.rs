@@ -21,6 +21,8 @@ fn rules() -> BTreeMap<&'static str, (&'static [&'static str], &'static [&'stati
         ),
         // It judges what others build, so it shares nothing with them but their words.
         ("frazil-history", (&["frazil-core"][..], NO_RUNTIME)),
+        // It stands for somebody else's service.
+        ("frazil-store", (&[][..], NO_KAFKA)),
     ])
 }
 
