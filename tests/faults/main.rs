@@ -11,9 +11,6 @@ mod fleet;
 mod harness;
 mod lone;
 mod member;
-#[path = "../kafka/raw.rs"]
-#[allow(dead_code, reason = "tests/kafka uses the rest of it")]
-mod raw;
 mod sabotage;
 #[path = "../kafka/server.rs"]
 #[allow(dead_code, reason = "tests/kafka uses the rest of it")]

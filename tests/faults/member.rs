@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use frazil_history::kafka::group_id;
 use frazil_history::workload::Step;
 use frazil_history::{Answer, Gateway, Group, Isolation, List, Op, Outcome, Rng, TopicPartition};
 use kafka_protocol::messages::consumer_protocol_assignment::TopicPartition as Assigned;
@@ -19,7 +20,6 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
-use crate::client::group_id;
 use crate::harness::Caller;
 
 const ILLEGAL_GENERATION: i16 = 22;

@@ -33,6 +33,8 @@
 
 mod check;
 mod history;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod recorder;
 mod rng;
 pub mod workload;
