@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::peer::{Introduce, Peer};
-use crate::wire::{ANY_VOTER, Members, Reply, Request, VoterChange};
+use crate::wire::{ANY_VOTER, Features, Members, Reply, Request, VoterChange};
 
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -33,6 +33,15 @@ impl Introduce for Operator {
 
     fn voter(&self) -> Option<u64> {
         None
+    }
+
+    fn knows(&self) -> u8 {
+        // It reads no log.
+        u8::MAX
+    }
+
+    fn level(&self) -> u8 {
+        1
     }
 }
 
@@ -83,19 +92,52 @@ impl Admin {
         self.change(VoterChange::Remove { id }).await
     }
 
+    /// Which feature level is in use, and who knows which.
+    ///
+    /// # Errors
+    /// No answer within ten seconds.
+    pub async fn features(&self) -> Result<Features, Error> {
+        let deadline = Instant::now() + QUESTION;
+        match self.peer.call(&Request::Features, deadline).await {
+            Ok(Reply::Features(features)) => Ok(features),
+            Ok(_) => Err(Error::Unavailable("an answer of another kind".to_owned())),
+            Err(error) => Err(Error::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Raises the feature level to `to`, or to the highest that everyone knows. There is no way
+    /// back from it.
+    ///
+    /// # Errors
+    /// As [`Self::add_voter`].
+    ///
+    /// # Cancel safety
+    /// It may happen all the same.
+    pub async fn upgrade(&self, to: Option<u8>) -> Result<Features, Error> {
+        let relayed = false;
+        match self.ask(Request::Upgrade { to, relayed }).await? {
+            Reply::Features(features) => Ok(features),
+            _ => Err(Error::Unavailable("an answer of another kind".to_owned())),
+        }
+    }
+
     async fn change(&self, change: VoterChange) -> Result<Members, Error> {
+        let relayed = false;
+        match self.ask(Request::ChangeVoters { change, relayed }).await? {
+            Reply::Members(members) => Ok(members),
+            _ => Err(Error::Unavailable("an answer of another kind".to_owned())),
+        }
+    }
+
+    /// Asks for a change until there is an answer.
+    async fn ask(&self, request: Request) -> Result<Reply, Error> {
         let deadline = Instant::now() + CHANGE;
-        let request = Request::ChangeVoters {
-            change,
-            relayed: false,
-        };
         loop {
             let problem = match self.peer.call(&request, deadline).await {
-                Ok(Reply::Members(members)) => return Ok(members),
                 Ok(Reply::Refused(why)) => return Err(Error::Refused(why)),
                 Ok(Reply::NotLeader { .. }) => "the quorum has no leader".to_owned(),
                 Ok(Reply::Unknown(why)) => why,
-                Ok(_) => "an answer of another kind".to_owned(),
+                Ok(answer) => return Ok(answer),
                 Err(error) => return Err(Error::Unavailable(error.to_string())),
             };
             if Instant::now() + RETRY >= deadline {

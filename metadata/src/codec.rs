@@ -1,8 +1,10 @@
 //! Bytes of commands, outcomes and snapshots.
 //!
 //! ```text
-//! envelope, outcome   version u8 = 1 | CBOR item
-//! snapshot            "FZMETA" | version u16 LE = 1 | CBOR item | CRC-32C of all before, u32 LE
+//! envelope   version u8: the feature level it needs | CBOR item
+//! outcome    version u8 = 1 | CBOR item
+//! snapshot   "FZMETA" | version u16 LE: the feature level in use | CBOR item
+//!            | CRC-32C of all before, u32 LE
 //! ```
 //!
 //! CBOR as `minicbor` derives it: structs are arrays indexed by field number, enums arrays of
@@ -15,12 +17,10 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::command::{Envelope, Outcome};
+use crate::command::{Envelope, LEVEL, Outcome};
 
-/// The version of envelopes and outcomes that this program writes.
-pub const COMMAND_VERSION: u8 = 1;
-/// The version of snapshots that this program writes.
-pub const SNAPSHOT_VERSION: u16 = 1;
+/// The version of outcomes that this program writes.
+const OUTCOME_VERSION: u8 = 1;
 
 const SNAPSHOT_MAGIC: &[u8; 6] = b"FZMETA";
 const SNAPSHOT_HEADER: usize = SNAPSHOT_MAGIC.len() + 2;
@@ -44,6 +44,19 @@ pub enum CodecError {
         what: &'static str,
         /// Its version.
         version: u16,
+    },
+    /// Written at a feature level that is not known here.
+    #[error(
+        "{what} is of feature level {level}, and this program knows levels up to {knows}: install a \
+         newer frazil on this node"
+    )]
+    Level {
+        /// What was to be decoded.
+        what: &'static str,
+        /// The level it needs.
+        level: u16,
+        /// The highest that is known.
+        knows: u8,
     },
     /// Not a snapshot at all.
     #[error("not a metadata snapshot")]
@@ -80,62 +93,83 @@ pub enum CodecError {
 impl Envelope {
     /// The bytes that go into the log.
     pub fn encode(&self) -> Vec<u8> {
-        versioned(self)
+        versioned(self.command.level(), self)
     }
 
     /// Reads what [`Self::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        from_versioned("command", bytes)
+        Self::decode_knowing(LEVEL, bytes)
+    }
+
+    /// Reads as a program does that knows levels up to `knows`.
+    pub(crate) fn decode_knowing(knows: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        let what = "command";
+        let (level, body) = split_version(what, bytes)?;
+        known(what, level.into(), knows)?;
+        let envelope: Self = decode_cbor(what, body)?;
+        // An older program would have read it.
+        known(what, envelope.command.level().into(), level)?;
+        Ok(envelope)
     }
 }
 
 impl Outcome {
     /// The bytes that go to whoever asked.
     pub fn encode(&self) -> Vec<u8> {
-        versioned(self)
+        versioned(OUTCOME_VERSION, self)
     }
 
     /// Reads what [`Self::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        from_versioned("outcome", bytes)
+        let what = "outcome";
+        match split_version(what, bytes)? {
+            (OUTCOME_VERSION, body) => decode_cbor(what, body),
+            (version, _) => Err(CodecError::Version {
+                what,
+                version: version.into(),
+            }),
+        }
     }
 }
 
-fn versioned<T: Encode<()>>(value: &T) -> Vec<u8> {
-    let mut bytes = vec![COMMAND_VERSION];
+fn versioned<T: Encode<()>>(version: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![version];
     append_cbor(value, &mut bytes);
     bytes
 }
 
-fn from_versioned<'b, T: Decode<'b, ()>>(
-    what: &'static str,
-    bytes: &'b [u8],
-) -> Result<T, CodecError> {
+fn split_version<'b>(what: &'static str, bytes: &'b [u8]) -> Result<(u8, &'b [u8]), CodecError> {
     let (&version, body) = bytes
         .split_first()
         .ok_or(CodecError::Short { what, length: 0 })?;
-    if version != COMMAND_VERSION {
-        return Err(CodecError::Version {
-            what,
-            version: version.into(),
-        });
+    Ok((version, body))
+}
+
+fn known(what: &'static str, level: u16, knows: u8) -> Result<(), CodecError> {
+    match level {
+        0 => Err(CodecError::Version { what, version: 0 }),
+        level if level > knows.into() => Err(CodecError::Level { what, level, knows }),
+        _ => Ok(()),
     }
-    decode_cbor(what, body)
 }
 
 /// Wraps a state's CBOR in magic, version and checksum.
-pub(crate) fn encode_snapshot<T: Encode<()>>(state: &T) -> Vec<u8> {
+pub(crate) fn encode_snapshot<T: Encode<()>>(level: u8, state: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64 * 1024);
     bytes.extend_from_slice(SNAPSHOT_MAGIC);
-    bytes.extend_from_slice(&SNAPSHOT_VERSION.to_le_bytes());
+    bytes.extend_from_slice(&u16::from(level).to_le_bytes());
     append_cbor(state, &mut bytes);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// Reads what [`encode_snapshot`] wrote.
-pub(crate) fn decode_snapshot<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, CodecError> {
+/// Reads what [`encode_snapshot`] wrote, as a program does that knows levels up to `knows`. Answers
+/// the level too.
+pub(crate) fn decode_snapshot<'b, T: Decode<'b, ()>>(
+    knows: u8,
+    bytes: &'b [u8],
+) -> Result<(u8, T), CodecError> {
     const WHAT: &str = "snapshot";
     if bytes.len() < SNAPSHOT_HEADER + SNAPSHOT_TRAILER {
         return Err(CodecError::Short {
@@ -146,13 +180,8 @@ pub(crate) fn decode_snapshot<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<
     if !bytes.starts_with(SNAPSHOT_MAGIC) {
         return Err(CodecError::Magic);
     }
-    let version = u16::from_le_bytes([bytes[6], bytes[7]]);
-    if version != SNAPSHOT_VERSION {
-        return Err(CodecError::Version {
-            what: WHAT,
-            version,
-        });
-    }
+    let level = u16::from_le_bytes([bytes[6], bytes[7]]);
+    known(WHAT, level, knows)?;
     let (content, trailer) = bytes.split_at(bytes.len() - SNAPSHOT_TRAILER);
     let mut stored = [0; SNAPSHOT_TRAILER];
     stored.copy_from_slice(trailer);
@@ -161,7 +190,8 @@ pub(crate) fn decode_snapshot<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<
     if stored != computed {
         return Err(CodecError::Checksum { stored, computed });
     }
-    decode_cbor(WHAT, &content[SNAPSHOT_HEADER..])
+    // Not above what is known, which is a byte.
+    Ok((level as u8, decode_cbor(WHAT, &content[SNAPSHOT_HEADER..])?))
 }
 
 fn append_cbor<T: Encode<()>>(value: &T, to: &mut Vec<u8>) {

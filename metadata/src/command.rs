@@ -25,6 +25,8 @@
 //! |---|---|---|---|
 //! | 0 | `InitCluster` | `Cluster` | the node that forms the cluster |
 //! | 1 | `NoteVoters` | `Done` | the leader |
+//! | 2 | `RaiseLevel`, `Lapse` | `Done` | the leader, when an operator asks for it |
+//! | 3 | `Lapse` | `Done`, `Fenced` | the leader, when a gateway is not heard of |
 //! | 10 | `RegisterBroker` | `Registered` | a gateway at its start |
 //! | 11 | `Heartbeat` | `Done`, `Fenced` | a gateway, several times in its lease |
 //! | 12 | `Drain` | `Done`, `Fenced` | a gateway that is asked to stop |
@@ -47,6 +49,23 @@
 //! and applies its offsets), 80-89 for compaction and tables, 90-99 for further locations of
 //! extents (`frazil.durability=replicated`).
 //!
+//! # Feature levels
+//!
+//! Nodes of one cluster are upgraded one after the other, and all of them apply the same log. So what
+//! a program writes is bounded by the cluster's *feature level*, which is in the state and is only
+//! raised when every node knows the new one ([`features`](crate::features)). [`Command::level`] is
+//! the one table that says which level a command needs.
+//!
+//! **To add a command, or a field that changes what a command does:** give it a line in that table
+//! with [`LEVEL`]; if a release knows that level already, raise [`LEVEL`] by one first. The leader
+//! then refuses it before the level is in use, and everyone who does not know the level stops at it.
+//! A field that an older program may ignore without coming to another state needs no level.
+//!
+//! | level | what it brings |
+//! |---|---|
+//! | 1 | the beginning |
+//! | 2 | `RaiseLevel` |
+//!
 //! Fields and variants are numbered and persisted: **never reuse a number**. A new optional field
 //! gets the next number; old bytes decode without it.
 //! Source of the session scheme: Lee et al., "Implementing Linearizability at Large Scale and Low
@@ -61,6 +80,9 @@ use frazil_core::{
 };
 use minicbor::{Decode, Encode};
 use uuid::Uuid;
+
+/// The highest feature level that this program knows.
+pub const LEVEL: u8 = 2;
 
 /// A command with what identifies this request for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -91,6 +113,9 @@ pub enum Command {
         /// The id, as Kafka clients will see it and as it stands in object keys.
         #[n(0)]
         cluster_id: String,
+        /// The feature level that it begins with; `None`: 1.
+        #[n(1)]
+        level: Option<u8>,
     },
 
     /// Notes the ids of voters that have had the log: they are never another's.
@@ -99,6 +124,23 @@ pub enum Command {
         /// The ids.
         #[n(0)]
         ids: Vec<u64>,
+    },
+    /// Raises the cluster's feature level; a lower one changes nothing.
+    #[n(2)]
+    RaiseLevel {
+        /// From now on the level.
+        #[n(0)]
+        level: u8,
+    },
+    /// A gateway's lease ends now; it may renew it.
+    #[n(3)]
+    Lapse {
+        /// The gateway.
+        #[n(0)]
+        broker: BrokerId,
+        /// Its registration.
+        #[n(1)]
+        epoch: BrokerEpoch,
     },
 
     /// Registers a gateway, which from then on acts under the epoch in the answer.
@@ -129,6 +171,9 @@ pub enum Command {
         /// How long it counts as live without a heartbeat.
         #[n(6)]
         lease_ms: u32,
+        /// The highest feature level that its program knows; `None`: 1.
+        #[n(7)]
+        knows: Option<u8>,
     },
     /// Prolongs a registration's lease.
     #[n(11)]
@@ -316,6 +361,60 @@ pub enum Command {
         #[n(1)]
         offsets_before_ms: i64,
     },
+}
+
+impl Envelope {
+    /// A command that the leader sends by itself, outside of any session.
+    pub(crate) fn by_leader(command: Command) -> Self {
+        Self {
+            client: Uuid::nil(),
+            request: 0,
+            done_below: 0,
+            time_ms: 0,
+            command,
+        }
+    }
+}
+
+impl Command {
+    /// The feature level from which on the command may be written. A level decides for ever what
+    /// older programs stop at: once released, a line stays as it is.
+    pub fn level(&self) -> u8 {
+        match self {
+            Self::InitCluster { level, .. } => level.unwrap_or(1).max(1),
+            // Who does not know the level stops here, and says so.
+            Self::RaiseLevel { level } => (*level).max(2),
+            Self::NoteVoters { .. }
+            | Self::RegisterBroker { .. }
+            | Self::Heartbeat { .. }
+            | Self::Drain { .. }
+            | Self::Leave { .. }
+            | Self::SealEpoch { .. }
+            | Self::ReserveBrokerIds { .. }
+            | Self::Commit(_)
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::CreatePartitions { .. }
+            | Self::AlterConfig { .. }
+            | Self::DeleteRecords { .. }
+            | Self::AllocateProducerIds { .. }
+            | Self::ClaimGroup { .. }
+            | Self::SaveGroup { .. }
+            | Self::CommitOffsets { .. }
+            | Self::DeleteOffsets { .. }
+            | Self::DeleteGroup { .. }
+            | Self::RaiseLogStarts { .. }
+            | Self::ClaimCollector
+            | Self::ForgetSegments { .. }
+            | Self::Expire { .. } => 1,
+            Self::Lapse { .. } => 2,
+        }
+    }
+
+    /// Whether it brings the level that it needs with it.
+    pub(crate) fn sets_level(&self) -> bool {
+        matches!(self, Self::InitCluster { .. } | Self::RaiseLevel { .. })
+    }
 }
 
 /// What a command came to. Persisted: never reuse a number.

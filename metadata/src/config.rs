@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::command::LEVEL;
 use crate::error::Error;
 
 /// Settings of one voter.
@@ -30,6 +31,9 @@ pub struct Config {
     pub election_timeout: Duration,
     /// How often a leader says that it is there.
     pub heartbeat: Duration,
+    /// The highest feature level that this program knows; lower only where an older program is
+    /// played.
+    pub knows: u8,
 }
 
 impl Config {
@@ -46,6 +50,7 @@ impl Config {
             kept_entries: 5_000,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),
+            knows: LEVEL,
         }
     }
 

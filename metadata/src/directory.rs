@@ -160,6 +160,12 @@ mod tests {
         fn voter(&self) -> Option<u64> {
             Some(1)
         }
+        fn knows(&self) -> u8 {
+            1
+        }
+        fn level(&self) -> u8 {
+            1
+        }
     }
 
     fn addresses(pairs: &[(u64, &str)]) -> BTreeMap<u64, String> {

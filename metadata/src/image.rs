@@ -25,6 +25,10 @@ use crate::state::State;
 
 /// The local copy of the metadata.
 pub struct Image {
+    /// The highest feature level that this program knows.
+    knows: u8,
+    /// Why this process cannot follow the quorum any more.
+    end: watch::Sender<Option<String>>,
     content: RwLock<Content>,
     applied: watch::Sender<u64>,
     /// Who waits for an index, by index.
@@ -40,9 +44,11 @@ struct Content {
 }
 
 impl Image {
-    /// The image before the first entry.
-    pub(crate) fn new(metrics: Metrics) -> Self {
+    /// The image before the first entry, of a program that knows feature levels up to `knows`.
+    pub(crate) fn new(knows: u8, metrics: Metrics) -> Self {
         Self {
+            knows,
+            end: watch::Sender::new(None),
             content: RwLock::new(Content {
                 state: State::new(),
                 applied: 0,
@@ -58,6 +64,34 @@ impl Image {
     /// Reads the state. Commands wait meanwhile: copy, do not compute.
     pub fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.content.read().state)
+    }
+
+    /// The highest feature level that this program knows.
+    pub(crate) fn knows(&self) -> u8 {
+        self.knows
+    }
+
+    /// Notes that this process cannot follow the quorum any more, and why. The first reason stays.
+    pub(crate) fn end(&self, why: impl FnOnce() -> String) {
+        self.end.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(why());
+            }
+            first
+        });
+    }
+
+    /// Waits until [`Self::end`], and tells why.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn ended(&self) -> String {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => unreachable!("the sender is held by this image"),
+        }
     }
 
     /// The index up to which the log is applied; 0 before the first command.

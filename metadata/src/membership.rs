@@ -22,12 +22,9 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers};
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::codec::COMMAND_VERSION;
 use crate::command::{Command, Envelope};
-use crate::node::{Node, Us};
-use crate::peer::Peer;
+use crate::node::Node;
 use crate::raft::{StoredMembership, TypeConfig};
 use crate::wire::{Members, Reply, Request, VoterChange};
 
@@ -76,7 +73,7 @@ impl Node {
             learners,
             acknowledged,
             seen: self.image.read(|state| state.voters()),
-            knows: COMMAND_VERSION,
+            knows: self.image.knows(),
         }
     }
 
@@ -124,14 +121,8 @@ impl Node {
     }
 
     async fn note(&self, ids: Vec<u64>) -> Done {
-        let envelope = Envelope {
-            client: Uuid::nil(),
-            request: 0,
-            done_below: 0,
-            time_ms: 0,
-            command: Command::NoteVoters { ids },
-        };
-        match self.propose(envelope).await {
+        let command = Command::NoteVoters { ids };
+        match self.propose(Envelope::by_leader(command)).await {
             Reply::Proposed { index, .. } => {
                 self.image.wait_applied(index).await;
                 Ok(())
@@ -219,11 +210,7 @@ impl Node {
 
     /// Makes sure that a node is there, is who it should be, and belongs to nobody else.
     async fn ask_candidate(&self, id: u64, address: &str, is_learner: bool) -> Done {
-        let us = Us {
-            image: Arc::clone(&self.image),
-            voter: Some(self.id),
-        };
-        let peer = Peer::new(id, address.to_owned(), Arc::new(us));
+        let peer = self.peer(id, address);
         let asked = peer.call(&Request::Members, Instant::now() + INTRODUCTION);
         let refused = |why: String| Err(Box::new(Reply::Refused(why)));
         let theirs = match asked.await {
@@ -236,10 +223,11 @@ impl Node {
                 ));
             }
         };
-        if theirs.knows < COMMAND_VERSION {
+        let level = self.image.read(|state| state.level());
+        if theirs.knows < level {
             return refused(format!(
-                "voter {id} understands commands up to version {} only, and the log may have \
-                 version {COMMAND_VERSION}: it must be upgraded first",
+                "feature level {level} is in use, and voter {id} knows levels up to {}: install a \
+                 newer frazil on it first",
                 theirs.knows
             ));
         }

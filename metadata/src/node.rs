@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::command::Envelope;
 use crate::directory::Directory;
 use crate::image::Image;
-use crate::peer::{CallError, Introduce};
+use crate::peer::{CallError, Introduce, Peer};
 use crate::raft::log_store::LogReader;
 use crate::raft::{Raft, StoredMembership};
 use crate::wire::{COMMAND_MAX, Reply, Request, Status};
@@ -74,8 +74,25 @@ impl Node {
         self.sole.load(Ordering::Acquire) && self.recovered.load(Ordering::Acquire)
     }
 
+    /// A way to another node.
+    pub(crate) fn peer(&self, id: u64, address: &str) -> Peer {
+        let us = Us {
+            image: Arc::clone(&self.image),
+            voter: Some(self.id),
+        };
+        Peer::new(id, address.to_owned(), Arc::new(us))
+    }
+
     /// Puts a command into the log, with this clock's time, and answers its outcome.
     pub(crate) async fn propose(&self, mut envelope: Envelope) -> Reply {
+        let needs = envelope.command.level();
+        let level = self.image.read(|state| state.level());
+        if needs > level && !envelope.command.sets_level() {
+            return Reply::Impossible(format!(
+                "it needs feature level {needs}, and {level} is in use: when every node has the \
+                 new program, frazil cluster upgrade"
+            ));
+        }
         envelope.time_ms = self.clock.now_ms();
         let bytes = envelope.encode();
         if bytes.len() > COMMAND_MAX {
@@ -177,5 +194,17 @@ impl Introduce for Us {
 
     fn voter(&self) -> Option<u64> {
         self.voter
+    }
+
+    fn knows(&self) -> u8 {
+        self.image.knows()
+    }
+
+    fn level(&self) -> u8 {
+        self.image.read(|state| state.level())
+    }
+
+    fn excluded(&self, why: &str) {
+        self.image.end(|| why.to_owned());
     }
 }

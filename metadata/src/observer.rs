@@ -12,13 +12,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use frazil_core::env::Ids;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
-use crate::command::Envelope;
+use crate::command::{Envelope, LEVEL};
 use crate::config::ClientConfig;
 use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
@@ -45,7 +44,18 @@ pub struct Observer {
     metrics: Metrics,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    failure: watch::Receiver<Option<String>>,
+}
+
+/// Whoever waits for a task that panics would wait for ever.
+struct EndOnPanic(Arc<Image>);
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0
+                .end(|| "following the quorum has panicked".to_owned());
+        }
+    }
 }
 
 /// Why following a voter ended.
@@ -69,10 +79,20 @@ impl Observer {
         ids: Arc<dyn Ids>,
         metrics: Metrics,
     ) -> Result<Self, Error> {
+        Self::knowing(LEVEL, voters, ids, metrics)
+    }
+
+    /// Follows as a program does that knows feature levels up to `knows`.
+    pub(crate) fn knowing(
+        knows: u8,
+        voters: BTreeMap<u64, String>,
+        ids: Arc<dyn Ids>,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
         if voters.is_empty() {
             return Err(Error::Config("no voters".to_owned()));
         }
-        let image = Arc::new(Image::new(metrics.clone()));
+        let image = Arc::new(Image::new(knows, metrics.clone()));
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let us = Us {
@@ -83,7 +103,6 @@ impl Observer {
         // Observers spread over the voters.
         let follower = follow_for_ever(Arc::clone(&directory), ids.random(), Arc::clone(&image));
         let learning = Arc::clone(&directory).learn_for_ever();
-        let (failing, failure) = watch::channel(None);
         let keeping = async move {
             tokio::select! {
                 reason = follower => reason,
@@ -91,10 +110,12 @@ impl Observer {
                 () = learning => String::new(),
             }
         };
+        let failing = Arc::clone(&image);
         let task = tokio::spawn(async move {
+            let _guard = EndOnPanic(Arc::clone(&failing));
             if let Some(reason) = stopping.run_until_cancelled(keeping).await {
                 tracing::error!(reason, "this node no longer follows the quorum");
-                failing.send_replace(Some(reason));
+                failing.end(|| reason);
             }
         });
         Ok(Self {
@@ -104,7 +125,6 @@ impl Observer {
             metrics,
             stop,
             task,
-            failure,
         })
     }
 
@@ -125,15 +145,10 @@ impl Observer {
         )
     }
 
-    /// Waits until following has ended for good, because the quorum has committed what this
-    /// program does not understand, and tells why. The process should then end.
+    /// Waits until following has ended for good, because the quorum does what this program does not
+    /// know, and tells why. The process should then end.
     pub async fn failed(&self) -> String {
-        let mut failure = self.failure.clone();
-        match failure.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
-            // It has panicked, which was reported where it happened.
-            Err(_) => "following has ended".to_owned(),
-        }
+        self.image.ended().await
     }
 
     /// Stops following.
@@ -237,7 +252,7 @@ fn apply(image: &Image, entries: Vec<(u64, Option<crate::raft::Blob>)>) -> Resul
             return Err(corrupt(format!("entry {index} instead of {expected}")));
         }
         let envelope = bytes
-            .map(|bytes| Envelope::decode(&bytes.0))
+            .map(|bytes| Envelope::decode_knowing(image.knows(), &bytes.0))
             .transpose()
             .map_err(|error| FollowError::Unknown(format!("entry {index}: {error}")))?;
         decoded.push((index, envelope));
@@ -250,7 +265,8 @@ async fn install(image: &Image, index: u64, bytes: BytesMut) -> Result<(), Follo
     if index <= image.applied() {
         return Err(corrupt(format!("a snapshot at {index} goes back")));
     }
-    let state = crate::blocking::spawn_blocking(move || State::restore(&bytes))
+    let knows = image.knows();
+    let state = crate::blocking::spawn_blocking(move || State::restore_knowing(knows, &bytes))
         .await
         .map_err(io::Error::other)?
         .map_err(|error| FollowError::Unknown(format!("snapshot at {index}: {error}")))?;
@@ -273,12 +289,14 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         // A voter of a later version.
         let voter = tokio::spawn(async move {
-            let later = Blob::from(vec![crate::codec::COMMAND_VERSION + 1, 0]);
+            let later = Blob::from(vec![LEVEL + 1, 0]);
             let told = Reply::FollowEntries(vec![(1, None), (2, Some(later)), (3, None)]);
             let mut open = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 read_greeting(&mut stream).await.unwrap();
-                let ours = Greeting::new(None, Some(1), 1);
+                let image = Arc::new(Image::new(crate::command::LEVEL, Metrics::default()));
+                let voter = Some(1);
+                let ours = Greeting::of(&Us { image, voter }, 1);
                 send_greeting(&mut stream, &ours).await.unwrap();
                 stream.write_all(&frame(1, &told).unwrap()).await.unwrap();
                 open.push(stream);
@@ -290,7 +308,7 @@ mod tests {
         let failed = tokio::time::timeout(Duration::from_secs(20), observer.failed());
         let reason = failed.await.unwrap();
         assert!(
-            reason.contains("entry 2") && reason.contains("version 2"),
+            reason.contains("entry 2") && reason.contains("feature level 3"),
             "{reason}"
         );
         assert_eq!(observer.image().applied(), 0);

@@ -53,6 +53,12 @@ pub(crate) trait Introduce: Send + Sync + 'static {
     fn cluster(&self) -> Option<String>;
     /// This node's voter id, if it is one.
     fn voter(&self) -> Option<u64>;
+    /// The highest feature level that this program knows.
+    fn knows(&self) -> u8;
+    /// The feature level that this node has seen in use; at least 1.
+    fn level(&self) -> u8;
+    /// This node cannot belong to the cluster any more, and why.
+    fn excluded(&self, _why: &str) {}
 }
 
 /// One voter, as seen from a client.
@@ -148,11 +154,15 @@ pub(crate) async fn dial(
             BufReader::with_capacity(64 << 10, reader),
             BufWriter::with_capacity(64 << 10, writer),
         );
-        let ours = Greeting::new(us.cluster(), us.voter(), id);
+        let ours = Greeting::of(us, id);
         send_greeting(&mut writer, &ours).await?;
         let theirs = read_greeting(&mut reader).await?;
         if let Some(objection) = theirs.objection(&ours) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, objection));
+            // A voter of our own choice says so.
+            if objection.excludes_us {
+                us.excluded(&objection.why);
+            }
+            return Err(objection.into());
         }
         Ok((reader, writer))
     };

@@ -103,13 +103,17 @@ async fn connection(node: Arc<Node>, stream: TcpStream) -> io::Result<()> {
         image: Arc::clone(&node.image),
         voter: Some(node.id),
     };
-    let ours = Greeting::new(us.cluster(), us.voter(), node.id);
+    let ours = Greeting::of(&us, node.id);
     let theirs = tokio::time::timeout(GREETING, read_greeting(&mut reader))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     send_greeting(&mut writer, &ours).await?;
     if let Some(objection) = theirs.objection(&ours) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, objection));
+        // Somebody of this very cluster says so.
+        if objection.excludes_us && ours.cluster.is_some() && theirs.cluster == ours.cluster {
+            us.excluded(&objection.why);
+        }
+        return Err(objection.into());
     }
 
     let (replies, mut queue) = mpsc::channel::<Vec<u8>>(REQUESTS_MAX);
@@ -272,14 +276,23 @@ impl Session {
                 };
                 self.node.or_leader(reply, &relayed, RELAY_CHANGE).await
             }
+            Request::Features => Reply::Features(self.node.features().await),
+            Request::Upgrade { to, relayed } => {
+                let reply = self.node.upgrade(to).await;
+                if relayed {
+                    return reply;
+                }
+                let relayed = Request::Upgrade { to, relayed: true };
+                self.node.or_leader(reply, &relayed, RELAY_CHANGE).await
+            }
             Request::Follow { .. } => Reply::Refused("not here".to_owned()),
         }
     }
 
     async fn propose(&self, bytes: &Blob) -> Reply {
-        match Envelope::decode(&bytes.0) {
+        match Envelope::decode_knowing(self.node.image.knows(), &bytes.0) {
             Ok(envelope) => self.node.propose(envelope).await,
-            Err(error) => Reply::Refused(error.to_string()),
+            Err(error) => Reply::Impossible(error.to_string()),
         }
     }
 

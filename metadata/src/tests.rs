@@ -1,5 +1,7 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
+mod upgrade;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -288,10 +290,16 @@ struct Cluster {
     voters: BTreeMap<u64, Voter>,
     starts: u64,
     entries: u64,
+    /// The feature levels that older programs know.
+    knows: BTreeMap<u64, u8>,
 }
 
 impl Cluster {
     async fn new(snapshot_entries: u64) -> Self {
+        Self::started(snapshot_entries, BTreeMap::new()).await
+    }
+
+    async fn started(snapshot_entries: u64, knows: BTreeMap<u64, u8>) -> Self {
         let mut listeners = BTreeMap::new();
         let mut addresses = BTreeMap::new();
         for id in 1..=3 {
@@ -307,6 +315,7 @@ impl Cluster {
             voters: BTreeMap::new(),
             starts: 0,
             entries: snapshot_entries,
+            knows,
         };
         for (id, listener) in listeners {
             cluster.start_on(id, listener).await;
@@ -357,6 +366,11 @@ impl Cluster {
         let config = Config {
             snapshot_entries: self.entries,
             kept_entries: self.entries / 4,
+            knows: self
+                .knows
+                .get(&id)
+                .copied()
+                .unwrap_or(crate::command::LEVEL),
             ..config(
                 id,
                 self.routes.get(&id).unwrap_or(&self.addresses),
@@ -771,6 +785,7 @@ async fn a_lone_voter_is_joined_by_two_and_survives_its_restart() {
         voters: BTreeMap::new(),
         starts: 0,
         entries: 1000,
+        knows: BTreeMap::new(),
     };
     cluster.start_on(1, listener).await;
     let alone = cluster.addresses.clone();

@@ -32,7 +32,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::archive::ship::ship_for_ever;
 use crate::archive::{Archive, ArchiveConfig};
@@ -72,7 +71,7 @@ const HANDOVER: Duration = Duration::from_secs(1);
 
 /// A running voter.
 pub struct Voter {
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     config: Config,
     ids: Arc<dyn Ids>,
     metrics: Metrics,
@@ -115,7 +114,7 @@ impl Voter {
         let log_bytes = store.bytes();
         let is_new = store.is_new();
 
-        let image = Arc::new(Image::new(metrics.clone()));
+        let image = Arc::new(Image::new(config.knows, metrics.clone()));
         let snapshots = Arc::new(SnapshotStore::new(disk, config.dir.clone()));
         let us = Arc::new(Us {
             image: Arc::clone(&image),
@@ -220,17 +219,23 @@ impl Voter {
         )
     }
 
-    /// Waits until Raft has stopped by itself, which it does when its storage fails, and tells why.
-    /// The process should then end.
+    /// Waits until this voter cannot go on, and tells why: its storage has failed, or the quorum
+    /// does what this program does not know. The process should then end.
     pub async fn failed(&self) -> String {
         let mut metrics = self.node.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
+        let stopped = async {
+            loop {
+                if let Err(fatal) = &metrics.borrow_watched().running_state {
+                    return fatal.to_string();
+                }
+                if metrics.changed().await.is_err() {
+                    return "raft has ended".to_owned();
+                }
             }
-            if metrics.changed().await.is_err() {
-                return "raft has ended".to_owned();
-            }
+        };
+        tokio::select! {
+            reason = stopped => reason,
+            reason = self.node.image.ended() => reason,
         }
     }
 
@@ -500,16 +505,11 @@ async fn name_cluster(node: &Node, ids: &dyn Ids) -> bool {
     if node.image.read(|state| state.cluster_id().is_some()) {
         return true;
     }
-    let cluster_id = ids.uuid().simple().to_string();
-    let reply = node
-        .propose(Envelope {
-            client: Uuid::nil(),
-            request: 0,
-            done_below: 0,
-            time_ms: 0,
-            command: Command::InitCluster { cluster_id },
-        })
-        .await;
+    let command = Command::InitCluster {
+        cluster_id: ids.uuid().simple().to_string(),
+        level: Some(node.first_level().await),
+    };
+    let reply = node.propose(Envelope::by_leader(command)).await;
     matches!(reply, Reply::Proposed { .. })
 }
 

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::peer::Introduce;
 use crate::raft::{Blob, SnapshotMeta, TypeConfig, Vote};
 
 /// The largest frame, in bytes behind its length.
@@ -38,13 +39,17 @@ pub(crate) const APPEND_BYTES: usize = 16 << 20;
 /// As the target of a greeting: whichever voter it is.
 pub(crate) const ANY_VOTER: u64 = u64::MAX;
 /// The version that this program speaks.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// The lowest version that this program can talk to.
+const VERSION_MIN: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"FRZPEER\x01";
 /// The id of greetings.
 const GREETING: u64 = 0;
 
-/// The first frame in either direction.
+/// The first frame in either direction. Its layout is for all versions: further fields are appended,
+/// and bytes behind those that are known are ignored. Two nodes speak the lower version of the two;
+/// which variants of [`Request`] there are in it is the business of whoever speaks the higher.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Greeting {
     magic: [u8; 8],
@@ -55,39 +60,81 @@ pub(crate) struct Greeting {
     pub(crate) voter: Option<u64>,
     /// The voter that the sender believes to talk to (in the answer: to be).
     pub(crate) target: u64,
+    /// The highest feature level that the sender's program knows.
+    pub(crate) knows: u8,
+    /// The feature level that the sender has seen in use.
+    pub(crate) level: u8,
+}
+
+/// Why two nodes cannot talk.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct Objection {
+    pub(crate) why: String,
+    /// This side has no place in the cluster until somebody does something about it.
+    pub(crate) excludes_us: bool,
+}
+
+impl From<Objection> for io::Error {
+    fn from(objection: Objection) -> Self {
+        Self::new(io::ErrorKind::InvalidData, objection)
+    }
 }
 
 impl Greeting {
-    pub(crate) fn new(cluster: Option<String>, voter: Option<u64>, target: u64) -> Self {
+    /// What `us` says to the voter `target`.
+    pub(crate) fn of(us: &dyn Introduce, target: u64) -> Self {
         Self {
             magic: MAGIC,
             version: VERSION,
-            cluster,
-            voter,
+            cluster: us.cluster(),
+            voter: us.voter(),
             target,
+            knows: us.knows(),
+            level: us.level(),
         }
     }
 
     /// Why the two cannot talk, if so. `us` is this side's greeting.
-    pub(crate) fn objection(&self, us: &Self) -> Option<String> {
+    pub(crate) fn objection(&self, us: &Self) -> Option<Objection> {
+        let object = |why: String, excludes_us| Some(Objection { why, excludes_us });
         if self.magic != MAGIC {
-            return Some("not a metadata peer".to_owned());
+            return object("not a metadata peer".to_owned(), false);
         }
-        if self.version != us.version {
-            return Some(format!(
-                "peer protocol version {} is not {}",
-                self.version, us.version
-            ));
+        if self.version < VERSION_MIN {
+            let version = self.version;
+            return object(
+                format!("peer protocol version {version} is below {VERSION_MIN}"),
+                false,
+            );
         }
         if self.target != us.target && self.target != ANY_VOTER && us.target != ANY_VOTER {
-            return Some(format!("voter {} is not voter {}", us.target, self.target));
+            return object(
+                format!("voter {} is not voter {}", us.target, self.target),
+                false,
+            );
         }
-        match (&self.cluster, &us.cluster) {
-            (Some(theirs), Some(ours)) if theirs != ours => {
-                Some(format!("cluster {theirs} is not cluster {ours}"))
-            }
-            _ => None,
+        if let (Some(theirs), Some(ours)) = (&self.cluster, &us.cluster)
+            && theirs != ours
+        {
+            return object(format!("cluster {theirs} is not cluster {ours}"), false);
         }
+        if self.level > us.knows {
+            let why = format!(
+                "the cluster is at feature level {}, and this program knows levels up to {}: \
+                 install a newer frazil on this node",
+                self.level, us.knows
+            );
+            return object(why, true);
+        }
+        if us.level > self.knows {
+            let why = format!(
+                "the cluster is at feature level {}, and the other side knows levels up to {}",
+                us.level, self.knows
+            );
+            return object(why, false);
+        }
+        None
     }
 }
 
@@ -129,6 +176,11 @@ pub(crate) enum Request {
     /// A change of the members; a voter that does not lead hands it to the leader, unless it was
     /// relayed already.
     ChangeVoters { change: VoterChange, relayed: bool },
+    /// Which feature levels there are.
+    Features,
+    /// The feature level is to be raised: to this, or to the highest that everyone knows. A voter
+    /// that does not lead hands it to the leader, unless it was relayed already.
+    Upgrade { to: Option<u8>, relayed: bool },
 }
 
 /// A change of the voters.
@@ -175,6 +227,30 @@ pub(crate) enum Reply {
     FollowIdle(u64),
     /// To `Members` and `ChangeVoters`.
     Members(Members),
+    /// To `Propose`: it did not happen, and never will.
+    Impossible(String),
+    /// To `Features` and `Upgrade`.
+    Features(Features),
+}
+
+/// Which feature levels there are in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Features {
+    /// The level in use.
+    pub level: u8,
+    /// The highest level that each member of the quorum knows; `None`: it did not answer.
+    pub voters: BTreeMap<u64, Option<u8>>,
+    /// What the registered gateways know, by id.
+    pub gateways: BTreeMap<i32, GatewayFeatures>,
+}
+
+/// What a gateway knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayFeatures {
+    /// The highest level that its program knows.
+    pub knows: u8,
+    /// Whether it has been heard of lately; the others do not count.
+    pub live: bool,
 }
 
 /// The members of the quorum, as one voter knows them.
@@ -294,7 +370,13 @@ pub(crate) async fn read_greeting<R: AsyncRead + Unpin>(from: &mut R) -> io::Res
     // A greeting is small: whoever claims more is something else.
     let mut limited = from.take(4096);
     match read_frame(&mut limited).await? {
-        Some((GREETING, body)) => parse(&body),
+        Some((GREETING, body)) => match postcard::take_from_bytes(&body) {
+            Ok((greeting, _)) => Ok(greeting),
+            Err(error) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                error.to_string(),
+            )),
+        },
         Some(_) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a request before the greeting",
@@ -336,18 +418,52 @@ mod tests {
         }
     }
 
+    fn greeting(cluster: Option<&str>, target: u64) -> Greeting {
+        Greeting {
+            magic: MAGIC,
+            version: VERSION,
+            cluster: cluster.map(str::to_owned),
+            voter: None,
+            target,
+            knows: 3,
+            level: 2,
+        }
+    }
+
     #[test]
     fn a_greeting_for_another_cluster_voter_or_version_is_objected_to() {
-        let us = Greeting::new(Some("a".to_owned()), None, 1);
-        let fine = Greeting::new(None, Some(2), 1);
-        assert_eq!(fine.objection(&us), None);
-        let mut other = Greeting::new(Some("b".to_owned()), None, 1);
+        let us = greeting(Some("a"), 1);
+        let mut other = greeting(None, 1);
+        assert!(other.objection(&us).is_none());
+        // A later version speaks ours.
+        other.version = VERSION + 1;
+        assert!(other.objection(&us).is_none());
+        other.version = VERSION_MIN - 1;
         assert!(other.objection(&us).is_some());
-        other = Greeting::new(None, None, 2);
-        assert!(other.objection(&us).is_some());
-        other = Greeting::new(None, None, 1);
-        other.version += 1;
-        assert!(other.objection(&us).is_some());
+        assert!(greeting(Some("b"), 1).objection(&us).is_some());
+        assert!(greeting(None, 2).objection(&us).is_some());
+    }
+
+    #[test]
+    fn who_does_not_know_the_level_in_use_is_told_so() {
+        let us = greeting(None, 1);
+        let mut newer = greeting(None, 1);
+        newer.level = 4;
+        newer.knows = 4;
+        let ours = newer.objection(&us).unwrap();
+        assert!(ours.excludes_us, "{ours}");
+        let theirs = us.objection(&newer).unwrap();
+        assert!(!theirs.excludes_us, "{theirs}");
+    }
+
+    #[tokio::test]
+    async fn what_a_later_greeting_says_besides_is_ignored() {
+        let mut bytes = frame(GREETING, &greeting(Some("a"), 7)).unwrap();
+        bytes.extend([1, 2, 3]);
+        let length = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
+        let read = read_greeting(&mut &bytes[..]).await.unwrap();
+        assert_eq!(read.target, 7);
     }
 
     proptest! {

@@ -76,6 +76,7 @@ fn register(id: Option<BrokerId>, incarnation: u128) -> Command {
         rack: Some("zone-a".to_owned()),
         peer: "10.0.0.1:7000".to_owned(),
         lease_ms: 10_000,
+        knows: None,
     }
 }
 
@@ -168,6 +169,7 @@ fn story() -> Vec<Command> {
     vec![
         Command::InitCluster {
             cluster_id: "q1Sh-9_ISia_zwGINzRvyQ".to_owned(),
+            level: None,
         },
         register(None, 0xA1),
         register(Some(BrokerId(7)), 0xB2),
@@ -398,6 +400,8 @@ fn number(command: &Command) -> u32 {
     match command {
         Command::InitCluster { .. } => 0,
         Command::NoteVoters { .. } => 1,
+        Command::RaiseLevel { .. } => 2,
+        Command::Lapse { .. } => 3,
         Command::RegisterBroker { .. } => 10,
         Command::Heartbeat { .. } => 11,
         Command::Drain { .. } => 12,
@@ -526,6 +530,64 @@ fn later_commands_keep_their_bytes() {
     assert_eq!(state.voters(), BTreeSet::from([1, 300]));
     check_golden("metadata-snapshot-v1-voters.bin", &state.snapshot());
     let restored = State::restore(&golden("metadata-snapshot-v1-voters.bin"));
+    assert_eq!(restored.expect("restores"), state);
+}
+
+/// What came with level 2.
+fn of_level_2() -> Vec<Envelope> {
+    let commands = vec![
+        Command::InitCluster {
+            cluster_id: "q1Sh-9_ISia_zwGINzRvyQ".to_owned(),
+            level: Some(1),
+        },
+        Command::RegisterBroker {
+            id: None,
+            incarnation: Uuid::from_u128(0xA1),
+            host: "kafka.example".to_owned(),
+            port: 9092,
+            rack: None,
+            peer: "10.0.0.1:7000".to_owned(),
+            lease_ms: 10_000,
+            knows: Some(2),
+        },
+        Command::RaiseLevel { level: 2 },
+        Command::Lapse {
+            broker: BROKER,
+            epoch: EPOCH,
+        },
+    ];
+    let envelope = |command| Envelope {
+        client: Uuid::nil(),
+        request: 0,
+        done_below: 0,
+        time_ms: 1_700_000_000_000,
+        command,
+    };
+    commands.into_iter().map(envelope).collect()
+}
+
+#[test]
+fn commands_of_level_2_keep_their_bytes() {
+    let numbers: Vec<u32> = of_level_2().iter().map(|e| number(&e.command)).collect();
+    assert_eq!(numbers, [0, 10, 2, 3]);
+    let versions: Vec<u8> = of_level_2().iter().map(|e| e.encode()[0]).collect();
+    assert_eq!(versions, [1, 1, 2, 2]);
+    let bytes = framed(of_level_2().iter().map(Envelope::encode));
+    check_golden("metadata-commands-v2.bin", &bytes);
+    let decoded: Vec<Envelope> = unframed(&golden("metadata-commands-v2.bin"))
+        .into_iter()
+        .map(|item| Envelope::decode(item).expect("decodes"))
+        .collect();
+    assert_eq!(decoded, of_level_2());
+
+    let mut state = State::new();
+    for (envelope, index) in of_level_2().iter().zip(1..) {
+        let (outcome, _) = state.apply(index, envelope);
+        let refused = matches!(outcome, Outcome::Fenced | Outcome::Invalid(_));
+        assert!(!refused, "{envelope:?}: {outcome:?}");
+    }
+    check_golden("metadata-snapshot-v2.bin", &state.snapshot());
+    let restored = State::restore(&golden("metadata-snapshot-v2.bin"));
     assert_eq!(restored.expect("restores"), state);
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::client::{ClientArgs, Context};
 use super::output::{self, Table, or_dash};
-use super::voter;
+use super::{feature, voter};
 
 /// `frazil cluster`.
 #[derive(Debug, Args)]
@@ -27,6 +27,16 @@ enum Command {
     /// List, add and remove the voters of the metadata quorum
     #[command(subcommand)]
     Voter(voter::Command),
+    /// Show the feature level in use, and the levels that every node knows
+    Feature(voter::Quorum),
+    /// Raise the feature level, when every node runs the new program. There is no way back
+    Upgrade {
+        /// The level; without it the highest that every node knows
+        #[arg(long, value_name = "LEVEL")]
+        to: Option<u8>,
+        #[command(flatten)]
+        quorum: voter::Quorum,
+    },
 }
 
 #[derive(Serialize)]
@@ -47,8 +57,11 @@ struct Broker {
 
 impl Cluster {
     pub(super) fn run(&self) -> anyhow::Result<()> {
-        if let Some(Command::Voter(command)) = &self.command {
-            return voter::run(command);
+        match &self.command {
+            Some(Command::Voter(command)) => return voter::run(command),
+            Some(Command::Feature(quorum)) => return feature::show(quorum),
+            Some(Command::Upgrade { to, quorum }) => return feature::upgrade(*to, quorum),
+            None => {}
         }
         let connection = self.client.connect()?;
         let metadata = &connection.metadata;

@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod config;
 mod consume;
+mod feature;
 mod files;
 mod group;
 mod incremental;

@@ -12,10 +12,10 @@ use super::output::{self, Table, or_dash};
 pub(super) struct Quorum {
     /// The peer address (peer.listen) of any voter
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9093")]
-    peer: String,
+    pub(super) peer: String,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// `frazil cluster voter …`.

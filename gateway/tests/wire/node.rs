@@ -310,6 +310,7 @@ impl Node {
             rack: None,
             peer: "127.0.0.1:1".into(),
             lease_ms: u32::MAX,
+            knows: None,
         });
         let Outcome::Registered { id: broker, epoch } = registered else {
             panic!("{registered:?}");

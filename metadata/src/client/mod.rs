@@ -191,6 +191,7 @@ impl Client {
                 rack: broker.rack,
                 peer: broker.peer,
                 lease_ms: lease_ms(broker.lease),
+                knows: Some(self.image().knows()),
             })
             .await?;
         let Outcome::Registered { id, epoch } = outcome else {
@@ -396,6 +397,7 @@ impl Link {
                     format!("voter {leader:?} is said to lead")
                 }
                 Ok(Reply::Refused(why)) => why,
+                Ok(Reply::Impossible(why)) => return Err(PortError::Unavailable(why)),
                 Ok(Reply::Unknown(why)) => {
                     uncertain = true;
                     why

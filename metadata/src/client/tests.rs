@@ -91,11 +91,11 @@ async fn a_voter_stops_at_a_command_of_a_later_version() {
     drop(applying);
     let applied = voter.image().applied();
     // As a leader of a later version would.
-    let later = vec![crate::codec::COMMAND_VERSION + 1, 0];
+    let later = vec![crate::command::LEVEL + 1, 0];
     assert!(node.raft.client_write(later.into()).await.is_err());
     let failed = tokio::time::timeout(Duration::from_secs(20), voter.failed());
     let reason = failed.await.unwrap();
-    assert!(reason.contains("version 2"), "{reason}");
+    assert!(reason.contains("feature level 3"), "{reason}");
     assert_eq!(voter.image().applied(), applied, "nothing is skipped");
     voter.end().await;
 }

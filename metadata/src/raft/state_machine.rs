@@ -56,7 +56,7 @@ impl StateMachine {
             let envelope = match entry.payload {
                 EntryPayload::Blank => None,
                 EntryPayload::Normal(bytes) => {
-                    let envelope = Envelope::decode(&bytes.0)
+                    let envelope = Envelope::decode_knowing(self.image.knows(), &bytes.0)
                         .map_err(|error| Corrupt::new(format!("entry {id}: {error}")))?;
                     Some(envelope)
                 }
@@ -152,8 +152,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> io::Result<()> {
         let snapshots = Arc::clone(&self.snapshots);
         let saved = meta.clone();
+        let knows = self.image.knows();
         let state = crate::blocking::spawn_blocking(move || -> io::Result<State> {
-            let state = State::restore(&bytes)
+            let state = State::restore_knowing(knows, &bytes)
                 .map_err(|error| Corrupt::new(format!("snapshot: {error}")))?;
             snapshots.save(&saved, &bytes)?;
             Ok(state)

@@ -37,6 +37,9 @@ pub struct Registration {
     /// Whether it has asked to be left out of the live set.
     #[n(4)]
     pub draining: bool,
+    /// The highest feature level that its program knows; `None`: 1.
+    #[n(5)]
+    pub knows: Option<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -108,6 +111,7 @@ impl Brokers {
                 rack,
                 peer,
                 lease_ms,
+                knows,
             } => {
                 changes.catalog = true;
                 let (id, epoch) = match self.same_incarnation(*id, *incarnation) {
@@ -127,6 +131,7 @@ impl Brokers {
                         peer: peer.clone(),
                         lease_until_ms: at.now_ms.saturating_add(i64::from(*lease_ms)),
                         draining: false,
+                        knows: *knows,
                     },
                     at.now_ms,
                 );
@@ -144,6 +149,14 @@ impl Brokers {
                 }
                 brokers.rebuild(at.now_ms);
                 changes.catalog |= was_live != brokers.is_live(*broker, at.now_ms);
+            }),
+            Command::Lapse { broker, epoch } => self.with_current(*broker, *epoch, |brokers| {
+                changes.catalog |= brokers.is_live(*broker, at.now_ms);
+                if let Some(registration) = brokers.registrations.get_mut(broker) {
+                    let until = registration.lease_until_ms.min(at.now_ms);
+                    registration.lease_until_ms = until;
+                }
+                brokers.rebuild(at.now_ms);
             }),
             Command::Drain { broker, epoch } => self.with_current(*broker, *epoch, |brokers| {
                 changes.catalog = true;

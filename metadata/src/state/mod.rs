@@ -47,7 +47,7 @@ use frazil_core::{ProducerId, TopicPartition};
 use minicbor::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
-use crate::command::{Command, Envelope, Outcome};
+use crate::command::{Command, Envelope, LEVEL, Outcome};
 
 pub use brokers::Registration;
 pub use read::Counts;
@@ -88,6 +88,9 @@ pub struct State {
     /// Ids of the voters that have had the log, present and past; `None`: nobody's.
     #[n(10)]
     voters: Option<BTreeSet<u64>>,
+    /// The feature level; `None`: 1.
+    #[n(11)]
+    level: Option<u8>,
 }
 
 /// Where in the log, and when, a command is applied.
@@ -137,8 +140,18 @@ impl State {
     }
 
     fn perform(&mut self, command: &Command, at: Context, changes: &mut Changes) -> Outcome {
+        if command.level() > self.level() && !command.sets_level() {
+            return Outcome::Invalid(format!(
+                "it needs feature level {}, and {} is in use",
+                command.level(),
+                self.level()
+            ));
+        }
         match command {
-            Command::InitCluster { cluster_id } => {
+            Command::InitCluster { cluster_id, level } => {
+                if self.cluster_id.is_none() {
+                    self.raise_level(level.unwrap_or(1));
+                }
                 let id = self.cluster_id.get_or_insert_with(|| cluster_id.clone());
                 changes.catalog = true;
                 Outcome::Cluster {
@@ -149,8 +162,13 @@ impl State {
                 self.voters.get_or_insert_default().extend(ids);
                 Outcome::Done
             }
+            Command::RaiseLevel { level } => {
+                self.raise_level(*level);
+                Outcome::Done
+            }
             Command::RegisterBroker { .. }
             | Command::Heartbeat { .. }
+            | Command::Lapse { .. }
             | Command::Drain { .. }
             | Command::Leave { .. }
             | Command::SealEpoch { .. }
@@ -239,6 +257,12 @@ impl State {
         }
     }
 
+    fn raise_level(&mut self, level: u8) {
+        if level > self.level() {
+            self.level = Some(level);
+        }
+    }
+
     /// Moves, then appends, of one flush.
     fn commit(&mut self, commit: &Commit, at: Context, changes: &mut Changes) -> Outcome {
         if !self.brokers.is_current(commit.broker, commit.epoch) {
@@ -305,7 +329,7 @@ impl State {
 
     /// The whole state as bytes, with version and checksum; see [`crate::codec`].
     pub fn snapshot(&self) -> Vec<u8> {
-        codec::encode_snapshot(self)
+        codec::encode_snapshot(self.level(), self)
     }
 
     /// Reads what [`Self::snapshot`] wrote.
@@ -314,7 +338,16 @@ impl State {
     /// Bytes that are damaged, of an unknown version, or well-formed but no possible state are
     /// refused. Never panics, and allocates in proportion to the bytes that are there.
     pub fn restore(bytes: &[u8]) -> Result<Self, CodecError> {
-        let mut state: Self = codec::decode_snapshot(bytes)?;
+        Self::restore_knowing(LEVEL, bytes)
+    }
+
+    /// Reads as a program does that knows levels up to `knows`.
+    pub(crate) fn restore_knowing(knows: u8, bytes: &[u8]) -> Result<Self, CodecError> {
+        let (level, mut state): (u8, Self) = codec::decode_snapshot(knows, bytes)?;
+        if level != state.level() {
+            let problem = format!("level {level} contains level {}", state.level());
+            return Err(CodecError::Inconsistent(problem));
+        }
         state.rebuild();
         state.check().map_err(CodecError::Inconsistent)?;
         Ok(state)

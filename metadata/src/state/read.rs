@@ -54,6 +54,11 @@ impl State {
         self.cluster_id.as_deref()
     }
 
+    /// The feature level in use.
+    pub fn level(&self) -> u8 {
+        self.level.unwrap_or(1)
+    }
+
     /// The ids of all voters that ever had the log.
     pub fn voters(&self) -> BTreeSet<u64> {
         self.voters.clone().unwrap_or_default()

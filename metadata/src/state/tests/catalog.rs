@@ -147,6 +147,7 @@ fn the_first_cluster_id_wins() {
     let mut world = World::new();
     for id in ["first", "second"] {
         let outcome = world.apply(Command::InitCluster {
+            level: None,
             cluster_id: id.to_owned(),
         });
         let cluster_id = "first".to_owned();

@@ -214,6 +214,7 @@ fn register(id: Option<BrokerId>, incarnation: u128) -> Command {
         port: 9092,
         rack: Some("zone-a".to_owned()),
         peer: "10.0.0.1:7000".to_owned(),
+        knows: None,
         lease_ms: 10_000,
     }
 }

@@ -221,6 +221,7 @@ impl Author {
                 ids: vec![u64::from(b % 4)],
             },
             _ => Command::InitCluster {
+                level: None,
                 cluster_id: format!("cluster-{}", b % 2),
             },
         }

@@ -87,7 +87,7 @@ fn damage_is_noticed() {
     assert!(matches!(damaged(0, 1), Err(CodecError::Magic)));
     assert!(matches!(
         damaged(6, 2),
-        Err(CodecError::Version { version: 3, .. })
+        Err(CodecError::Level { level: 3, .. })
     ));
     for at in 8..snapshot.len() {
         assert!(matches!(
@@ -108,12 +108,40 @@ fn damage_is_noticed() {
 
 #[test]
 fn an_unknown_version_of_a_command_is_refused() {
-    for (bytes, expected) in [(&[][..], "cut short"), (&[2, 0x80][..], "version 2")] {
-        let error = Envelope::decode(bytes).expect_err("not a command");
-        assert!(error.to_string().contains(expected), "{error}");
-        let error = Outcome::decode(bytes).expect_err("not an outcome");
-        assert!(error.to_string().contains(expected), "{error}");
-    }
+    let of_command = |bytes: &[u8]| {
+        Envelope::decode(bytes)
+            .expect_err("not a command")
+            .to_string()
+    };
+    let of_outcome = |bytes: &[u8]| {
+        Outcome::decode(bytes)
+            .expect_err("not an outcome")
+            .to_string()
+    };
+    assert!(of_command(&[]).contains("cut short"));
+    assert!(of_outcome(&[]).contains("cut short"));
+    assert!(of_command(&[0, 0x80]).contains("version 0"));
+    assert!(of_command(&[crate::command::LEVEL + 1, 0x80]).contains("feature level 3"));
+    assert!(of_outcome(&[2, 0x80]).contains("version 2"));
+}
+
+#[test]
+fn a_command_does_not_hide_below_its_level() {
+    let mut bytes = Envelope::by_leader(Command::RaiseLevel { level: 2 }).encode();
+    assert_eq!(bytes[0], 2);
+    bytes[0] = 1;
+    let error = Envelope::decode(&bytes).expect_err("an older program would not know it");
+    assert!(
+        matches!(
+            error,
+            CodecError::Level {
+                level: 2,
+                knows: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
