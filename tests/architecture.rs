@@ -9,9 +9,16 @@ fn rules() -> BTreeMap<&'static str, (&'static [&'static str], &'static [&'stati
     const NO_KAFKA: &[&str] = &["kafka-protocol", "rdkafka"];
     BTreeMap::from([
         ("frazil-core", (&[][..], NO_RUNTIME)),
-        ("frazil-cache", (&["frazil-core"][..], NO_KAFKA)),
+        ("frazil-table", (&["frazil-core"][..], NO_RUNTIME)),
+        (
+            "frazil-cache",
+            (&["frazil-core", "frazil-table"][..], NO_KAFKA),
+        ),
         ("frazil-metadata", (&["frazil-core"][..], NO_KAFKA)),
-        ("frazil-compactor", (&["frazil-core"][..], NO_KAFKA)),
+        (
+            "frazil-compactor",
+            (&["frazil-core", "frazil-table"][..], NO_KAFKA),
+        ),
         (
             "frazil-gateway",
             (
@@ -120,6 +127,7 @@ fn sources(folder: &str) -> Vec<(String, String)> {
 fn kafka_error_codes_appear_in_one_file_of_the_gateway() {
     for folder in [
         "core/src",
+        "table/src",
         "cache/src",
         "metadata/src",
         "compactor/src",

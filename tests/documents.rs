@@ -165,6 +165,7 @@ fn files_that_documents_name_exist() {
         for text in quoted(&read(document)) {
             let top = [
                 "core/",
+                "table/",
                 "cache/",
                 "metadata/",
                 "gateway/",

@@ -42,6 +42,11 @@ impl BatchWriter {
         Offset(self.base.0.saturating_add(i64::from(i32::MAX)))
     }
 
+    /// The least offset that the next record can have.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
     /// Bytes of the records, before compression.
     pub fn bytes(&self) -> usize {
         self.records.len()
