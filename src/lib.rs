@@ -9,5 +9,6 @@ pub mod host;
 pub mod http;
 mod identity;
 pub mod node;
+pub mod peers;
 pub mod store;
 pub mod telemetry;

@@ -7,7 +7,7 @@
 //!
 //! # Stopping
 //! A gateway first asks the quorum to leave it out of the live set, then answers what it has
-//! received, flushes, and gives up its registration; the quorum's voter goes last, in the last
+//! received, flushes, and gives up its registration, and answers other gateways until then; the quorum's voter goes last, in the last
 //! quarter of the time at the latest, so that it can hand over. What does not fit into
 //! `shutdown.deadline.ms` is left as a crash would leave it.
 
@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use frazil_cache::{BlockDisk, Cache, WalConfig};
+use frazil_cache::net::{Connections, Tcp};
+use frazil_cache::{BlockDisk, Cache, Neighbours, WalConfig};
 use frazil_core::ports::{Catalog as _, LogIndex as _};
 use frazil_core::{BrokerId, PortError};
 use frazil_gateway::{Ctx, Parts, Server};
@@ -36,6 +37,7 @@ use crate::env::{DirLock, Env};
 use crate::host;
 use crate::http::{self, Readiness};
 use crate::identity::{self, Identity};
+use crate::peers;
 use crate::store::{self, Kind, Store};
 
 /// How long a gateway stays in the live set without being heard of.
@@ -80,6 +82,7 @@ pub struct Node {
     gateway: Option<Gateway>,
     compactor: Option<Part>,
     web: Part,
+    sorting: Option<Part>,
     /// Cancelled when a part has ended that should not have.
     broken: Broken,
     /// How long stopping may take.
@@ -105,7 +108,17 @@ impl Part {
         F: Future<Output = Result<(), E>> + Send + 'static,
     {
         let stop = CancellationToken::new();
-        let (running, stopped, broken) = (run(stop.clone()), stop.clone(), broken.clone());
+        let running = run(stop.clone());
+        Self::with(what, broken, stop, running)
+    }
+
+    /// The same of what runs until `stop`.
+    fn with<E, F>(what: &'static str, broken: &Broken, stop: CancellationToken, running: F) -> Self
+    where
+        E: std::fmt::Display + Send + 'static,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let (stopped, broken) = (stop.clone(), broken.clone());
         // In a task of its own: a node of which a part has panicked would accept what it can
         // never answer.
         let running = tokio::spawn(running);
@@ -144,6 +157,51 @@ impl Broken {
     }
 }
 
+/// Where other nodes' connections come in.
+struct Ports {
+    /// What other gateways are told; empty: nothing.
+    address: String,
+    metadata: Option<frazil_metadata::Connections>,
+    gateway: Option<Connections>,
+    sorting: Option<Part>,
+}
+
+impl Ports {
+    fn open(config: &Config, listener: Option<TcpListener>, broken: &Broken) -> Result<Self> {
+        let mut ports = Self {
+            address: String::new(),
+            metadata: None,
+            gateway: None,
+            sorting: None,
+        };
+        let Some(listener) = listener else {
+            return Ok(ports);
+        };
+        ports.address = peers::address(config, listener.local_addr()?.port());
+        match (config.roles.metadata, config.roles.gateway) {
+            (true, true) => {
+                let stop = CancellationToken::new();
+                let (sorting, sorted) = peers::sort(listener, stop.clone());
+                ports.metadata = Some(frazil_metadata::Connections::Handed(sorted.metadata));
+                ports.gateway = Some(Connections::Handed(sorted.gateway));
+                ports.sorting = Some(Part::with("the listener for nodes", broken, stop, sorting));
+            }
+            (true, false) => ports.metadata = Some(listener.into()),
+            (false, _) => ports.gateway = Some(listener.into()),
+        }
+        Ok(ports)
+    }
+}
+
+/// A node that is alone with every role has no peers, and a compactor nothing that they want.
+async fn bind_peers(config: &Config) -> Result<Option<TcpListener>> {
+    let asked = config.roles.metadata || config.roles.gateway;
+    if config.voters.is_empty() || !asked {
+        return Ok(None);
+    }
+    Ok(Some(host::bind("peer.listen", &config.peer_listen).await?))
+}
+
 enum Quorum {
     Voter(Voter),
     Observer(Observer),
@@ -153,6 +211,8 @@ struct Gateway {
     server: Part,
     cache: Cache,
     flusher: Part,
+    /// Answers other gateways.
+    peers: Option<Part>,
     heart: Part,
 }
 
@@ -168,11 +228,7 @@ impl Node {
             false => None,
         };
         let web = host::bind("http.listen", &config.http_listen).await?;
-        // A voter that is alone with every other role beside it has no peers.
-        let peers = match config.roles.metadata && !config.voters.is_empty() {
-            true => Some(host::bind("peer.listen", &config.peer_listen).await?),
-            false => None,
-        };
+        let peers = bind_peers(&config).await?;
         let (store, lock) = open_store(&config, &env).await?;
         if store.kind == Kind::Memory {
             // Metadata that outlived the records would promise what nobody can read.
@@ -192,10 +248,11 @@ impl Node {
         parts.extend(config.roles.gateway.then_some("gateway"));
         let readiness = Readiness::waiting_for(&parts);
         let broken = Broken(tokio::sync::watch::Sender::new(None));
+        let peers = Ports::open(&config, peers, &broken)?;
         let http_address = web.local_addr()?;
         let web = serve_http(web, registry, readiness.clone(), broken.clone());
 
-        let mut quorum = start_quorum(&config, &env, peers, metadata_metrics).await?;
+        let mut quorum = start_quorum(&config, &env, peers.metadata, metadata_metrics).await?;
         let client = Arc::new(quorum.client(&config));
         tokio::select! {
             () = quorum.added(&config) => {}
@@ -220,6 +277,7 @@ impl Node {
             gateway: None,
             compactor: None,
             web,
+            sorting: peers.sorting,
             broken,
             patience: config.shutdown_deadline,
             _lock: lock,
@@ -227,7 +285,8 @@ impl Node {
         if let Some(listener) = kafka {
             node.kafka = Some(listener.local_addr()?);
             let metrics = (cache_metrics, gateway_metrics);
-            node.start_gateway(&config, &env, &store, &prefix, listener, metrics)
+            let peers = (peers.address, peers.gateway);
+            node.start_gateway(&config, &env, &store, &prefix, (listener, peers), metrics)
                 .await?;
             readiness.ready("gateway");
         }
@@ -287,7 +346,7 @@ impl Node {
         env: &Env,
         store: &Store,
         prefix: &object_store::path::Path,
-        listener: TcpListener,
+        (listener, (peer_address, peers)): (TcpListener, (String, Option<Connections>)),
         metrics: (frazil_cache::Metrics, frazil_gateway::Metrics),
     ) -> Result<()> {
         let advertised = config.advertised(listener.local_addr()?.port());
@@ -302,7 +361,7 @@ impl Node {
             host: advertised.host,
             port: advertised.port,
             rack: config.rack.clone(),
-            peer: config.peer_listen.to_string(),
+            peer: peer_address,
             lease: LEASE,
         };
         let (broker, epoch) = client
@@ -327,6 +386,11 @@ impl Node {
             prefix: prefix.clone(),
             sequencer: client.clone(),
             index: client.clone(),
+            neighbours: peers.is_some().then(|| Neighbours {
+                gateways: client.clone(),
+                zone: config.rack.clone(),
+                dial: Arc::new(Tcp),
+            }),
             disk: Arc::clone(&env.disk),
             ids: Arc::clone(&env.ids),
             metrics: metrics.0,
@@ -336,6 +400,13 @@ impl Node {
             .context("the write-ahead log cannot be recovered")?;
         let broken = &self.broken;
         let flusher = Part::supervised("the flush pipeline", broken, |stop| service.run(stop));
+        let peers = peers.map(|incoming| {
+            let server = cache.peer_server();
+            Part::supervised("the listener for gateways", broken, |stop| async move {
+                server.run(incoming, stop).await;
+                Ok::<(), Infallible>(())
+            })
+        });
 
         let parts = Parts {
             broker,
@@ -361,6 +432,7 @@ impl Node {
             server,
             cache,
             flusher,
+            peers,
             heart,
         });
         Ok(())
@@ -387,6 +459,9 @@ impl Node {
             Quorum::Voter(voter) => voter.shutdown().await,
             Quorum::Observer(observer) => observer.shutdown().await,
         }
+        if let Some(sorting) = self.sorting {
+            sorting.stop().await;
+        }
         self.web.stop().await;
         info!("stopped");
     }
@@ -404,6 +479,9 @@ impl Gateway {
         self.server.stop().await;
         self.cache.drain().await;
         self.flusher.stop().await;
+        if let Some(peers) = self.peers {
+            peers.stop().await;
+        }
         self.heart.stop().await;
         if let Err(error) = client.leave().await {
             warn!(%error, "the registration stays until its lease ends");
@@ -477,7 +555,7 @@ pub(crate) fn lone_voter(config: &Config) -> frazil_metadata::Config {
 async fn start_quorum(
     config: &Config,
     env: &Env,
-    peers: Option<TcpListener>,
+    peers: Option<frazil_metadata::Connections>,
     metrics: frazil_metadata::Metrics,
 ) -> Result<Quorum> {
     let voters: BTreeMap<u64, String> = config

@@ -43,6 +43,8 @@ mod error;
 mod flush;
 pub mod local_store;
 mod metrics;
+pub mod net;
+pub mod peer;
 mod read;
 mod tail;
 #[cfg(test)]
@@ -68,6 +70,7 @@ pub use config::{BlockDisk, Config, PutBudget, WalConfig};
 pub use error::{AppendError, Error, ReadError};
 pub use flush::{Pending, Service};
 pub use metrics::{Metrics, Stats};
+pub use peer::Neighbours;
 pub use read::{Read, ReadRequest};
 
 use backoff::Backoff;
@@ -77,6 +80,8 @@ use flush::pipeline::Pipeline;
 use flush::policy::Policy;
 use flush::upload::Uploader;
 use flush::{Inbox, ServiceParts};
+use peer::Peers;
+use peer::client::Us;
 use read::Reader;
 use read::blocks::Blocks;
 use tail::Tail;
@@ -134,6 +139,8 @@ pub struct Parts {
     pub sequencer: Arc<dyn Sequencer>,
     /// Where offsets are.
     pub index: Arc<dyn LogIndex>,
+    /// The other gateways, if there may be any.
+    pub neighbours: Option<Neighbours>,
     /// The disk of the write-ahead log.
     pub disk: Arc<dyn Disk>,
     /// Randomness.
@@ -153,6 +160,8 @@ struct Shared {
     budget: Budget,
     inbox: Arc<Inbox>,
     reader: Reader,
+    us: Us,
+    tail: Arc<Tail>,
     metrics: Metrics,
 }
 
@@ -182,11 +191,20 @@ impl Cache {
             &parts.cluster,
         )
         .await?;
+        let us = Us {
+            cluster: parts.cluster.clone(),
+            broker: parts.broker,
+        };
+        let peers = parts
+            .neighbours
+            .clone()
+            .map(|neighbours| Arc::new(Peers::new(us.clone(), neighbours, metrics.clone())));
         let reader = Reader::new(
             parts.broker,
             Arc::clone(&parts.index),
             Arc::clone(&tail),
             blocks,
+            peers,
             metrics.clone(),
         );
         let recovery = recover(&config, &parts).await?;
@@ -214,7 +232,7 @@ impl Cache {
             pipeline,
             inbox: Arc::clone(&inbox),
             budget: budget.clone(),
-            tail,
+            tail: Arc::clone(&tail),
             uploader: Uploader {
                 store: parts.store,
                 prefix: parts.prefix,
@@ -239,6 +257,8 @@ impl Cache {
             budget,
             inbox,
             reader,
+            us,
+            tail,
             metrics,
         });
         Ok((Self { shared }, service))
@@ -309,6 +329,16 @@ impl Cache {
     /// Dropping the future is safe; the flush goes on.
     pub async fn drain(&self) {
         self.shared.inbox.flush().await;
+    }
+
+    /// What answers other gateways; run it with their connections.
+    pub fn peer_server(&self) -> peer::Server {
+        let shared = &self.shared;
+        peer::Server::new(
+            shared.us.clone(),
+            Arc::clone(&shared.tail),
+            shared.metrics.clone(),
+        )
     }
 
     /// The metrics, to be registered.

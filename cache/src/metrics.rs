@@ -27,6 +27,11 @@ pub struct Metrics {
     pub(crate) block_hits: Counter,
     pub(crate) block_misses: Counter,
     pub(crate) corrupt: Counter,
+    pub(crate) peer_wal_reads: Counter,
+    pub(crate) peer_failures: Counter,
+    pub(crate) peer_served: Counter,
+    pub(crate) peer_bytes: Counter,
+    pub(crate) peer_served_bytes: Counter,
     pub(crate) tail_bytes: Gauge<u64, AtomicU64>,
     pub(crate) wal_held_bytes: Gauge<u64, AtomicU64>,
 }
@@ -56,6 +61,12 @@ pub struct Stats {
     pub block_hits: u64,
     /// Blocks that had to be fetched.
     pub block_misses: u64,
+    /// Extents read from write-ahead logs of other gateways.
+    pub peer_wal_reads: u64,
+    /// Requests to other gateways that were not answered, or with a failure.
+    pub peer_failures: u64,
+    /// Answers with bytes given to other gateways.
+    pub peer_served: u64,
 }
 
 /// 0.1 ms to 26 s in steps of 2.
@@ -83,6 +94,11 @@ impl Default for Metrics {
             block_hits: Counter::default(),
             block_misses: Counter::default(),
             corrupt: Counter::default(),
+            peer_wal_reads: Counter::default(),
+            peer_failures: Counter::default(),
+            peer_served: Counter::default(),
+            peer_bytes: Counter::default(),
+            peer_served_bytes: Counter::default(),
             tail_bytes: Gauge::default(),
             wal_held_bytes: Gauge::default(),
         }
@@ -93,7 +109,7 @@ impl Metrics {
     /// Registers the metrics under `frazil_cache_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("frazil_cache");
-        let counters: [(&str, &str, &Counter); 13] = [
+        let counters: [(&str, &str, &Counter); 18] = [
             ("puts", "PUT requests sent to the object store", &self.puts),
             (
                 "put_failures",
@@ -137,11 +153,36 @@ impl Metrics {
                 "Batches whose bytes did not match their checksum",
                 &self.corrupt,
             ),
+            (
+                "peer_wal_reads",
+                "Extents read from write-ahead logs of other gateways",
+                &self.peer_wal_reads,
+            ),
+            (
+                "peer_failures",
+                "Requests to other gateways that failed",
+                &self.peer_failures,
+            ),
+            (
+                "peer_served",
+                "Requests of other gateways answered with bytes",
+                &self.peer_served,
+            ),
+            (
+                "peer_received",
+                "Bytes received from other gateways",
+                &self.peer_bytes,
+            ),
+            (
+                "peer_sent",
+                "Bytes sent to other gateways",
+                &self.peer_served_bytes,
+            ),
             ("put", "Bytes of segments uploaded", &self.put_bytes),
             ("get", "Bytes received by GET requests", &self.get_bytes),
         ];
         for (name, help, counter) in counters {
-            if matches!(name, "put" | "get") {
+            if matches!(name, "put" | "get" | "peer_received" | "peer_sent") {
                 registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
             } else {
                 registry.register(name, help, counter.clone());
@@ -196,6 +237,9 @@ impl Metrics {
             tail_hits: self.tail_hits.get(),
             block_hits: self.block_hits.get(),
             block_misses: self.block_misses.get(),
+            peer_wal_reads: self.peer_wal_reads.get(),
+            peer_failures: self.peer_failures.get(),
+            peer_served: self.peer_served.get(),
         }
     }
 }

@@ -382,6 +382,30 @@ pub struct Broker {
 }
 
 // ---------------------------------------------------------------------------------------------
+// Gateways: how gateways reach each other.
+
+/// The gateways of the cluster, as they reach each other. Used by the cache.
+pub trait Gateways: Send + Sync + 'static {
+    /// Every gateway whose registration is valid, by id, live or not.
+    fn gateways(&self) -> Vec<Gateway>;
+}
+
+/// A gateway as other gateways see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its id.
+    pub id: BrokerId,
+    /// Its registration.
+    pub epoch: BrokerEpoch,
+    /// Its zone, if known.
+    pub zone: Option<String>,
+    /// `host:port` where other gateways reach it; empty: nowhere.
+    pub address: String,
+    /// Whether it has been heard of lately and is not about to leave.
+    pub live: bool,
+}
+
+// ---------------------------------------------------------------------------------------------
 // GroupStore: what must survive a group coordinator.
 
 /// Consumer groups and their offsets. Used by the gateway's group coordinator.

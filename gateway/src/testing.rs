@@ -143,6 +143,7 @@ impl World {
             prefix: object_store::path::Path::default(),
             sequencer: Arc::clone(self) as _,
             index: Arc::clone(self) as _,
+            neighbours: None,
             disk: Arc::new(MemDisk::new()),
             ids: Arc::new(SeededIds::new(1)),
             metrics: frazil_cache::Metrics::default(),

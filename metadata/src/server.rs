@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::Envelope;
-use crate::net::{TcpListener, TcpStream};
+use crate::connections::Connections;
+use crate::net::TcpStream;
 use crate::node::{Node, Us};
 use crate::peer::Introduce as _;
 use crate::raft::{Blob, SnapshotMeta, Vote};
@@ -53,20 +54,26 @@ const RELAY_CHANGE: Duration = Duration::from_secs(85);
 const FOLLOW_LAG_MAX: u64 = 100_000;
 
 /// Serves until it is stopped.
-pub(crate) async fn serve(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) {
+pub(crate) async fn serve(node: Arc<Node>, mut incoming: Connections, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, from)) => {
+            accepted = incoming.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok(Some(stream)) => {
                     let node = Arc::clone(&node);
                     connections.spawn(async move {
+                        let from = stream.peer_addr().ok();
                         if let Err(error) = connection(node, stream).await {
-                            tracing::debug!(%from, %error, "a metadata connection ended");
+                            tracing::debug!(?from, %error, "a metadata connection ended");
                         }
                     });
+                }
+                // Those that are there go on.
+                Ok(None) => {
+                    stop.cancelled().await;
+                    break;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a metadata connection could not be accepted");

@@ -40,7 +40,7 @@ fn config(voter: u64, voters: &BTreeMap<u64, String>, dir: &Path) -> Config {
 async fn start(config: Config, listener: Option<TcpListener>, seed: u64) -> Result<Voter, Error> {
     Voter::start(
         config,
-        listener,
+        listener.map(Into::into),
         Arc::new(RealDisk),
         Arc::new(ManualClock::new(1_000_000)),
         Arc::new(SeededIds::new(seed)),

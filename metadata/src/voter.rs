@@ -38,11 +38,11 @@ use crate::archive::{Archive, ArchiveConfig};
 use crate::client::Client;
 use crate::command::{Command, Envelope};
 use crate::config::{ClientConfig, Config};
+use crate::connections::Connections;
 use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
 use crate::metrics::Metrics;
-use crate::net::TcpListener;
 use crate::node::{Node, Us};
 use crate::peer::Peer;
 use crate::raft::log_store::{LogConfig, LogStore, Opened};
@@ -84,14 +84,14 @@ pub struct Voter {
 }
 
 impl Voter {
-    /// Starts a voter. `listener` is where other nodes reach it; a voter that is alone may have
+    /// Starts a voter. `incoming` is where other nodes reach it; a voter that is alone may have
     /// none. A voter that is alone leads on return, and the cluster has its id.
     ///
     /// # Errors
     /// A configuration or a directory that cannot be right, or a disk that fails.
     pub async fn start(
         config: Config,
-        listener: Option<TcpListener>,
+        incoming: Option<Connections>,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Ids>,
@@ -100,7 +100,7 @@ impl Voter {
         config.check()?;
         let raft_config = Arc::new(config.raft()?);
         let sole = config.voters.len() == 1;
-        let listens = listener.is_some();
+        let listens = incoming.is_some();
         if !sole && !listens {
             return Err(Error::Config(NEEDS_LISTENER.to_owned()));
         }
@@ -151,8 +151,8 @@ impl Voter {
 
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        if let Some(listener) = listener {
-            tasks.spawn(serve(Arc::clone(&node), listener, stop.clone()));
+        if let Some(incoming) = incoming {
+            tasks.spawn(serve(Arc::clone(&node), incoming, stop.clone()));
         }
         let minding = mind(Arc::clone(&node), Arc::clone(&ids), metrics.clone());
         tasks.spawn(until_stopped(stop.clone(), minding));

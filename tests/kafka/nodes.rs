@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Instant;
 
+use frazil_core::batch::BatchHeader;
 use rdkafka::Offset;
 use rdkafka::message::Message;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tempfile::TempDir;
 
 use crate::produce::{next, reader};
+use crate::raw::{Connection, batch, fetch, fetched, outcome, produce};
 use crate::server::{PATIENCE, Server, free_address};
 
 /// One voter that also collects, and a bucket.
@@ -212,4 +214,40 @@ async fn gateways_without_an_id_get_one_each_and_keep_it_as_long_as_their_disk()
     first.create_topic("kept", 1, &[]).await;
     assert_eq!(send(&first, "kept", "one").await, 0);
     assert_eq!(send(&second, "kept", "two").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_in_the_log_of_one_gateway_are_read_through_another() {
+    let cluster = Cluster::new();
+    // One of them is a voter too: one port serves the quorum and the other gateway.
+    let peers = format!("peer.listen={}", cluster.peers);
+    let both = cluster.node(1, &[&peers]);
+    let gateway = cluster.gateway(11);
+    both.create_topic("local", 1, &[("frazil.durability", "local")])
+        .await;
+    let mut read = 0;
+    for (holder, other) in [(&both, &gateway), (&gateway, &both)] {
+        let (mut to, mut from) = (Connection::to(holder), Connection::to(other));
+        let peer_reads = || other.metric("frazil_cache_peer_wal_reads_total");
+        // What is uploaded before it is read is read from the store.
+        for _ in 0..20 {
+            let sent = produce("local", 0, batch(&["a"], None), -1);
+            let offset = outcome(&to.ask(&sent, 9)).1;
+            let start = Instant::now();
+            while read <= offset {
+                assert!(start.elapsed() < PATIENCE, "{}", other.log());
+                let answer = from.ask(&fetch("local", 0, read, 1 << 20), 12);
+                let (error, bytes) = fetched(&answer);
+                assert_eq!(error, 0);
+                if let Ok(header) = BatchHeader::parse(&bytes) {
+                    assert_eq!(header.base_offset, read);
+                    read += 1;
+                }
+            }
+            if peer_reads() > 0 {
+                break;
+            }
+        }
+        assert!(peer_reads() > 0, "{}", other.log());
+    }
 }

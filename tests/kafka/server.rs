@@ -142,6 +142,15 @@ impl Server {
         Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
     }
 
+    /// A counter of the broker.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let (_, metrics) = self.get("/metrics").unwrap();
+        let mut lines = metrics.lines();
+        let line = lines.find(|line| line.split(' ').next() == Some(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in:\n{metrics}"));
+        line.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();

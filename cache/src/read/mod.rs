@@ -3,12 +3,14 @@
 //! ```text
 //! index ─► extents ─┬─ a recent segment, or this gateway's log ─► tail (memory)
 //!                   ├─ another segment ─► blocks: memory, disk, object store
-//!                   └─ another gateway's log ─► that gateway
+//!                   └─ another gateway's log ─► that gateway (peer)
 //! ```
 //!
 //! An index entry is old at worst, never wrong: if what it names is gone, the newest index is
 //! asked before the reader hears of it. Bytes from the store or a disk are checked against each
-//! batch's CRC every time; bytes in the tail are what was appended here.
+//! batch's CRC every time, and so are bytes from another gateway; bytes in the tail are what was
+//! appended here. A gateway that does not answer in time is given up, the newest index is asked
+//! whether the bytes have moved to a segment meanwhile, and if not, the read fails for now.
 
 pub(crate) mod blocks;
 mod places;
@@ -16,15 +18,15 @@ pub(crate) mod plan;
 mod source;
 mod stamp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_core::batch::{BatchHeader, HEADER_LENGTH, HeaderError};
 use frazil_core::ports::LogIndex;
-use frazil_core::{BrokerId, Extent, Location, Offset, TopicPartition};
-use futures_util::future::try_join_all;
+use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
+use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
 
 use self::blocks::Blocks;
@@ -34,6 +36,7 @@ use self::source::Source;
 use self::stamp::Stamper;
 use crate::ReadError;
 use crate::metrics::Metrics;
+use crate::peer::{PeerError, Peers};
 use crate::tail::Tail;
 
 /// How often what the index names is looked for again.
@@ -46,6 +49,8 @@ const EXTENTS_MAX: usize = 1024;
 /// The most segments that one read fetches blocks of: where a partition has few bytes in each of
 /// many segments, the first of them are answered before the others are fetched.
 const COLD_EXTENTS_MAX: usize = 16;
+/// The most extents of another gateway's log that are asked for at once.
+const PEER_EXTENTS_MAX: usize = 16;
 
 /// What to read.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +85,7 @@ pub(crate) struct Reader {
     index: Arc<dyn LogIndex>,
     tail: Arc<Tail>,
     blocks: Arc<Blocks>,
+    peers: Option<Arc<Peers>>,
     places: Places,
     metrics: Metrics,
 }
@@ -108,6 +114,8 @@ struct Progress {
     next: Offset,
     /// How many extents came from beyond the tail.
     cold: usize,
+    /// Extents of another gateway's log that have been fetched ahead.
+    wal: HashMap<(BrokerEpoch, u64), Bytes>,
 }
 
 impl Reader {
@@ -116,6 +124,7 @@ impl Reader {
         index: Arc<dyn LogIndex>,
         tail: Arc<Tail>,
         blocks: Arc<Blocks>,
+        peers: Option<Arc<Peers>>,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -123,6 +132,7 @@ impl Reader {
             index,
             tail,
             blocks,
+            peers,
             places: Places::default(),
             metrics,
         }
@@ -132,7 +142,7 @@ impl Reader {
         let mut retries = 0;
         loop {
             match self.read_once(request).await {
-                Err(ReadError::NotFound { .. }) if retries < RETRIES => {
+                Err(error) if self.is_worth_another_look(&error, retries) => {
                     self.refresh(retries).await?;
                     retries += 1;
                 }
@@ -150,7 +160,7 @@ impl Reader {
         let mut extents = vec![*extent];
         loop {
             match self.batches_of(partition, &extents).await {
-                Err(ReadError::NotFound { .. }) if retries < RETRIES => {
+                Err(error) if self.is_worth_another_look(&error, retries) => {
                     self.refresh(retries).await?;
                     retries += 1;
                     // It may have moved, and have been joined with its neighbours.
@@ -164,6 +174,16 @@ impl Reader {
                     return Ok(batches);
                 }
             }
+        }
+    }
+
+    /// Whether the newest index may name another place.
+    fn is_worth_another_look(&self, error: &ReadError, retries: u32) -> bool {
+        match error {
+            ReadError::NotFound { .. } => retries < RETRIES,
+            // It has been waited for.
+            ReadError::ElsewhereInWal { .. } => retries == 0 && self.peers.is_some(),
+            _ => false,
         }
     }
 
@@ -188,7 +208,7 @@ impl Reader {
     ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
         let mut batches = Vec::new();
         for extent in extents {
-            let mut source = self.source(extent)?;
+            let mut source = self.source(extent).await?;
             let (mut at, end) = byte_range(extent);
             let mut offset = extent.base;
             while at < end {
@@ -209,6 +229,7 @@ impl Reader {
             stamper: Stamper::default(),
             next: request.from,
             cold: 0,
+            wal: HashMap::new(),
         };
         if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
             let wanted = request.max_bytes.max(1) as u64;
@@ -246,7 +267,17 @@ impl Reader {
         if extent.base >= request.up_to {
             return Ok(false);
         }
-        let mut source = self.source(extent)?;
+        let left = |progress: &Progress| {
+            let left = request.max_bytes.saturating_sub(progress.stamper.bytes());
+            left as u64
+        };
+        let mut source = match extent.location {
+            Location::Wal { broker, .. } if broker != self.broker => {
+                let wanted = left(progress);
+                self.peer_source(broker, extents, wanted, progress).await?
+            }
+            _ => self.source(extent).await?,
+        };
         let (start, end) = byte_range(extent);
         let (mut at, mut offset) = (start, extent.base);
         if let Location::Segment { id, .. } = extent.location
@@ -256,10 +287,6 @@ impl Reader {
         {
             (at, offset) = (place, progress.next);
         }
-        let left = |progress: &Progress| {
-            let left = request.max_bytes.saturating_sub(progress.stamper.bytes());
-            left as u64
-        };
         if let Source::Blocks(_, have) = &mut source {
             if progress.cold == COLD_EXTENTS_MAX && progress.stamper.bytes() > 0 {
                 return Ok(false);
@@ -314,14 +341,20 @@ impl Reader {
         }
     }
 
-    fn source(&self, extent: &Extent) -> Result<Source, ReadError> {
+    async fn source(&self, extent: &Extent) -> Result<Source, ReadError> {
         match extent.location {
             Location::Segment { id, .. } => Ok(match self.tail.segment(id) {
                 Some(object) => Source::Memory(0, object),
                 None => Source::Blocks(id, BTreeMap::new()),
             }),
-            Location::Wal { broker, .. } if broker != self.broker => {
-                Err(ReadError::ElsewhereInWal { broker })
+            Location::Wal {
+                broker,
+                epoch,
+                start,
+                length,
+            } if broker != self.broker => {
+                let bytes = self.ask_peer(broker, epoch, start, length).await?;
+                Ok(Source::Peer(broker, start, bytes))
             }
             Location::Wal {
                 epoch,
@@ -331,11 +364,71 @@ impl Reader {
             } => match self.tail.wal(epoch, start, length) {
                 Some(bytes) => Ok(Source::Memory(start, bytes)),
                 // It has moved to a segment meanwhile.
-                None => Err(ReadError::NotFound {
-                    what: format!("position {start} of the write-ahead log of epoch {epoch}"),
-                }),
+                None => Err(not_in_wal(epoch, start)),
             },
         }
+    }
+
+    /// The bytes of the first extent, which `broker` has in its log. Those behind it are asked for
+    /// at the same time, as far as the read will need them.
+    async fn peer_source(
+        &self,
+        broker: BrokerId,
+        extents: &[Extent],
+        wanted: u64,
+        progress: &mut Progress,
+    ) -> Result<Source, ReadError> {
+        let mut places = Vec::new();
+        let mut bytes = 0;
+        for extent in extents.iter().take(PEER_EXTENTS_MAX) {
+            match extent.location {
+                Location::Wal {
+                    broker: holder,
+                    epoch,
+                    start,
+                    length,
+                } if holder == broker && (places.is_empty() || bytes < wanted) => {
+                    bytes += u64::from(length);
+                    places.push((epoch, start, length));
+                }
+                _ => break,
+            }
+        }
+        progress.cold += 1;
+        let (epoch, start, _) = places[0];
+        if let Some(bytes) = progress.wal.remove(&(epoch, start)) {
+            return Ok(Source::Peer(broker, start, bytes));
+        }
+        let asked = places
+            .iter()
+            .map(|&(epoch, start, length)| self.ask_peer(broker, epoch, start, length));
+        let mut answers = join_all(asked).await.into_iter();
+        let first = answers.next();
+        for (&(epoch, start, _), answer) in places[1..].iter().zip(answers) {
+            if let Ok(bytes) = answer {
+                progress.wal.insert((epoch, start), bytes);
+            }
+        }
+        first
+            .unwrap_or(Err(ReadError::ElsewhereInWal { broker }))
+            .map(|bytes| Source::Peer(broker, start, bytes))
+    }
+
+    async fn ask_peer(
+        &self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        start: u64,
+        length: u32,
+    ) -> Result<Bytes, ReadError> {
+        let Some(peers) = &self.peers else {
+            return Err(ReadError::ElsewhereInWal { broker });
+        };
+        let answer = peers.wal(broker, epoch, start, length).await;
+        answer.map_err(|error| match error {
+            PeerError::NotHere => not_in_wal(epoch, start),
+            PeerError::Failed(_) => ReadError::ElsewhereInWal { broker },
+        })
     }
 
     /// Fetches what a read of `extents` from byte `skip` of the first on will need, all at once,
@@ -385,6 +478,9 @@ impl Reader {
             );
             self.metrics.corrupt.inc();
             warn!(%what, %reason, "damaged bytes");
+            if let Source::Peer(broker, ..) = source {
+                return Err(ReadError::ElsewhereInWal { broker: *broker });
+            }
             if let Source::Blocks(id, have) = source
                 && !again
             {
@@ -474,6 +570,12 @@ impl Reader {
         let loaded = self.blocks.load(run).await.map_err(Flaw::Read)?;
         have.extend(loaded);
         source.slice(from, to).ok_or_else(short)
+    }
+}
+
+fn not_in_wal(epoch: BrokerEpoch, start: u64) -> ReadError {
+    ReadError::NotFound {
+        what: format!("position {start} of the write-ahead log of epoch {epoch}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use frazil_core::SegmentId;
+use frazil_core::{BrokerId, SegmentId};
 
 use super::plan::{BLOCK_BYTES, blocks};
 
@@ -11,6 +11,9 @@ use super::plan::{BLOCK_BYTES, blocks};
 pub(crate) enum Source {
     /// From memory: all of them, and the position of the first byte.
     Memory(u64, Bytes),
+    /// From another gateway's log: all of them, not checked yet, and the position of the first
+    /// byte.
+    Peer(BrokerId, u64, Bytes),
     /// From blocks of the object, by their number.
     Blocks(SegmentId, BTreeMap<u32, Bytes>),
 }
@@ -20,7 +23,7 @@ impl Source {
     /// them are at hand.
     pub(crate) fn slice(&self, from: u64, to: u64) -> Option<Bytes> {
         match self {
-            Self::Memory(start, bytes) => {
+            Self::Memory(start, bytes) | Self::Peer(_, start, bytes) => {
                 let from = usize::try_from(from.checked_sub(*start)?).ok()?;
                 let to = usize::try_from(to.checked_sub(*start)?).ok()?;
                 (to <= bytes.len()).then(|| bytes.slice(from..to))

@@ -1,9 +1,11 @@
 //! What the tests of this crate share.
 
+pub(crate) mod net;
 pub(crate) mod quorum;
 pub(crate) mod store;
 pub(crate) mod world;
 
+pub(crate) use net::{Host, MemNet};
 pub(crate) use quorum::{FakeQuorum, Mishap};
 pub(crate) use store::FaultyStore;
 pub(crate) use world::{Running, World};

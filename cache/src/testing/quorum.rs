@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use frazil_core::ports::{
-    AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, Bounds, Commit, CommitOutcome, LogIndex,
-    Sequencer, Watch,
+    AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, Bounds, Commit, CommitOutcome, Gateway,
+    Gateways, LogIndex, Sequencer, Watch,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Location, Offset, PortError, PortResult, ProducerId, SegmentId,
@@ -40,14 +40,17 @@ pub(crate) struct FakeQuorum {
     state: Mutex<State>,
     mishaps: Mutex<VecDeque<Mishap>>,
     late: Mutex<Vec<Commit>>,
+    gateways: Mutex<Vec<Gateway>>,
     pub(crate) latency: Mutex<Duration>,
 }
 
 /// What a quorum would agree on.
 #[derive(Default)]
 pub(crate) struct State {
-    epoch: BrokerEpoch,
-    sealed_below: u64,
+    last_epoch: BrokerEpoch,
+    /// The newest registration of each gateway.
+    epochs: BTreeMap<BrokerId, BrokerEpoch>,
+    sealed_below: BTreeMap<BrokerEpoch, u64>,
     logs: BTreeMap<TopicPartition, Log>,
     segments: BTreeSet<SegmentId>,
     commits: Vec<Commit>,
@@ -131,10 +134,10 @@ impl State {
     }
 
     /// Registers the gateway anew, fencing its earlier registration.
-    pub(crate) fn register(&mut self) -> BrokerEpoch {
-        self.epoch = BrokerEpoch(self.epoch.0 + 1);
-        self.sealed_below = 0;
-        self.epoch
+    pub(crate) fn register(&mut self, broker: BrokerId) -> BrokerEpoch {
+        self.last_epoch = BrokerEpoch(self.last_epoch.0 + 1);
+        self.epochs.insert(broker, self.last_epoch);
+        self.last_epoch
     }
 
     pub(crate) fn wal_extents(&self, broker: BrokerId) -> Vec<(TopicPartition, Extent)> {
@@ -149,13 +152,14 @@ impl State {
     }
 
     pub(crate) fn apply(&mut self, commit: &Commit) -> PortResult<CommitOutcome> {
-        if commit.epoch != self.epoch {
+        if self.epochs.get(&commit.broker) != Some(&commit.epoch) {
             return Err(PortError::Fenced(format!("epoch {}", commit.epoch)));
         }
         let declared: BTreeSet<SegmentId> = commit.segments.iter().map(|info| info.id).collect();
         assert_eq!(declared.len(), commit.segments.len(), "a segment twice");
         for id in &declared {
-            assert!(id.number >= self.sealed_below, "{id} was sealed");
+            let sealed_below = self.sealed_below.get(&id.epoch).copied();
+            assert!(Some(id.number) >= sealed_below, "{id} was sealed");
             assert!(!self.segments.contains(id), "{id} was committed before");
         }
         let mut used = BTreeSet::new();
@@ -196,7 +200,8 @@ impl State {
         });
         let appends = appends.collect();
         self.segments.extend(declared);
-        self.sealed_below = self.sealed_below.max(commit.sealed_below);
+        let sealed_below = self.sealed_below.entry(commit.epoch).or_default();
+        *sealed_below = commit.sealed_below.max(*sealed_below);
         self.commits.push(commit.clone());
         Ok(CommitOutcome { appends })
     }
@@ -233,12 +238,21 @@ impl FakeQuorum {
             state: Mutex::new(State::new(partitions)),
             mishaps: Mutex::default(),
             late: Mutex::default(),
+            gateways: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(1)),
         }
     }
 
-    pub(crate) fn register(&self) -> BrokerEpoch {
-        self.state.lock().register()
+    pub(crate) fn register(&self, broker: BrokerId) -> BrokerEpoch {
+        self.state.lock().register(broker)
+    }
+
+    /// Has a gateway be found by the others, in place of what it was before.
+    pub(crate) fn announce(&self, gateway: Gateway) {
+        let mut gateways = self.gateways.lock();
+        gateways.retain(|known| known.id != gateway.id);
+        gateways.push(gateway);
+        gateways.sort_by_key(|gateway| gateway.id);
     }
 
     pub(crate) fn happen(&self, mishaps: impl IntoIterator<Item = Mishap>) {
@@ -258,7 +272,11 @@ impl FakeQuorum {
     }
 
     pub(crate) fn is_sealed(&self, number: u64) -> bool {
-        number < self.state.lock().sealed_below
+        let state = self.state.lock();
+        state
+            .sealed_below
+            .get(&state.last_epoch)
+            .is_some_and(|below| number < *below)
     }
 }
 
@@ -294,6 +312,12 @@ impl Sequencer for FakeQuorum {
         }
         tokio::time::sleep(latency).await;
         Ok(outcome)
+    }
+}
+
+impl Gateways for FakeQuorum {
+    fn gateways(&self) -> Vec<Gateway> {
+        self.gateways.lock().clone()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A gateway's surroundings, and the gateway's data plane running in them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +9,18 @@ use bytes::Bytes;
 use frazil_core::batch::BatchHeader;
 use frazil_core::env::testing::{MemDisk, SeededIds};
 use frazil_core::env::{Disk, Ids};
-use frazil_core::ports::LogIndex;
-use frazil_core::{BrokerId, Offset, TopicPartition};
+use frazil_core::ports::{Gateway, LogIndex};
+use frazil_core::{BrokerEpoch, BrokerId, Offset, TopicPartition};
 use object_store::ObjectStore;
 use object_store::path::Path;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{FakeQuorum, FaultyStore, batch, partition};
+use super::{FakeQuorum, FaultyStore, Host, MemNet, batch, partition};
 use crate::{
-    AppendBatch, Cache, Config, Durability, Error, Metrics, Parts, Pending, ReadRequest, WalConfig,
+    AppendBatch, Cache, Config, Durability, Error, Metrics, Neighbours, Parts, Pending,
+    ReadRequest, WalConfig,
 };
 
 pub(crate) const BROKER: BrokerId = BrokerId(3);
@@ -30,6 +33,9 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) cluster: &'static str,
     pub(crate) prefix: Path,
+    pub(crate) net: Arc<MemNet>,
+    /// The disks of gateways other than [`BROKER`].
+    disks: Mutex<HashMap<BrokerId, MemDisk>>,
 }
 
 pub(crate) struct Running {
@@ -59,20 +65,61 @@ impl World {
             },
             cluster: "cluster",
             prefix,
+            net: Arc::default(),
+            disks: Mutex::default(),
         }
     }
 
     pub(crate) async fn try_start(&self) -> Result<Running, Error> {
+        let epoch = self.quorum.register(BROKER);
+        let disk = self.disk.clone();
+        self.start_as(BROKER, epoch, disk, None).await
+    }
+
+    /// Starts a gateway that the others know, at [`address`].
+    pub(crate) async fn start_gateway(&self, broker: BrokerId, zone: Option<&str>) -> Running {
+        let neighbours = Neighbours {
+            gateways: self.quorum.clone(),
+            zone: zone.map(str::to_owned),
+            dial: self.net.clone(),
+        };
+        let epoch = self.quorum.register(broker);
+        let disk = match broker {
+            BROKER => self.disk.clone(),
+            _ => self.disks.lock().entry(broker).or_default().clone(),
+        };
+        let started = self.start_as(broker, epoch, disk, Some(neighbours)).await;
+        let running = started.expect("the cache starts");
+        let server = running.cache.peer_server();
+        self.net.set(&address(broker), Host::Gateway(server));
+        self.quorum.announce(Gateway {
+            id: broker,
+            epoch,
+            zone: zone.map(str::to_owned),
+            address: address(broker),
+            live: true,
+        });
+        running
+    }
+
+    async fn start_as(
+        &self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        disk: MemDisk,
+        neighbours: Option<Neighbours>,
+    ) -> Result<Running, Error> {
         let ids: Arc<dyn Ids> = self.ids.clone();
-        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let disk: Arc<dyn Disk> = Arc::new(disk);
         let parts = Parts {
-            broker: BROKER,
-            epoch: self.quorum.register(),
+            broker,
+            epoch,
             cluster: self.cluster.into(),
             store: self.store.clone(),
             prefix: self.prefix.clone(),
             sequencer: self.quorum.clone(),
             index: self.quorum.clone(),
+            neighbours,
             disk,
             metrics: Metrics::default(),
             ids,
@@ -93,6 +140,11 @@ impl World {
     pub(crate) fn wal_files(&self) -> Vec<String> {
         self.disk.list(&wal_dir()).unwrap_or_default()
     }
+}
+
+/// Where other gateways reach one.
+pub(crate) fn address(broker: BrokerId) -> String {
+    format!("gateway-{broker}")
 }
 
 pub(crate) fn wal_dir() -> PathBuf {

@@ -2,5 +2,6 @@
 
 mod local;
 mod object;
+mod peer;
 mod read;
 mod simulation;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::config::PutBudget;
 use crate::flush::upload::object_path;
 use crate::testing::store::Weather;
+use crate::testing::world::BROKER;
 use crate::testing::{Mishap, World, batch, partition};
 use crate::{AppendError, Appended, Config, Durability, Error, ReadRequest};
 
@@ -147,7 +148,7 @@ async fn an_ambiguous_put_is_recognised_as_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_name_that_is_taken_is_left_alone() {
     let world = World::new(1);
-    let epoch = world.quorum.register();
+    let epoch = world.quorum.register(BROKER);
     let taken = SegmentId::new(frazil_core::BrokerEpoch(epoch.0 + 1), 0);
     let path = object_path(&world.prefix, taken);
     let foreign = PutPayload::from_static(b"not ours");
@@ -260,7 +261,7 @@ async fn a_superseded_node_stops_and_says_so() {
     let world = World::new(1);
     let node = world.start().await;
     node.append(0, OBJECT).await.await.unwrap();
-    world.quorum.register();
+    world.quorum.register(BROKER);
     let late = node.append(0, OBJECT).await.await;
     assert!(matches!(late, Err(AppendError::Fenced(_))), "{late:?}");
     assert!(matches!(node.cache.reserve(1).await, Err(Error::Closed)));

@@ -326,6 +326,7 @@ impl Node {
                 prefix: object_store::path::Path::from("test-cluster"),
                 sequencer: Arc::clone(&quorum) as _,
                 index: Arc::clone(&quorum) as _,
+                neighbours: None,
                 disk: Arc::new(MemDisk::new()),
                 ids: Arc::clone(&ids) as _,
                 metrics: frazil_cache::Metrics::default(),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
-    Bounds, Broker, Catalog, CatalogRefusal, Commit, CommitOutcome, ConfigTarget, GroupClaim,
-    GroupRefusal, GroupStore, Ledger, LogIndex, NewTopic, PartitionSummary, SegmentStatus,
-    Sequencer, Watch,
+    Bounds, Broker, Catalog, CatalogRefusal, Commit, CommitOutcome, ConfigTarget, Gateway,
+    Gateways, GroupClaim, GroupRefusal, GroupStore, Ledger, LogIndex, NewTopic, PartitionSummary,
+    SegmentStatus, Sequencer, Watch,
 };
 use frazil_core::{
     BrokerId, Extent, Offset, PortResult, ProducerId, SegmentId, Topic, TopicId, TopicPartition,
@@ -150,6 +150,12 @@ impl Catalog for Client {
 
     async fn new_producer_id(&self) -> PortResult<ProducerId> {
         self.next_producer_id().await
+    }
+}
+
+impl Gateways for Client {
+    fn gateways(&self) -> Vec<Gateway> {
+        self.image().read(|state| state.gateways())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
-    Bounds, Broker, CatalogRefusal, NewTopic, PartitionSummary, SegmentStatus,
+    Bounds, Broker, CatalogRefusal, Gateway, NewTopic, PartitionSummary, SegmentStatus,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, Topic, TopicId, TopicPartition,
@@ -172,6 +172,22 @@ impl State {
     /// The live gateways, by id; draining ones are not among them.
     pub fn brokers(&self) -> Vec<Broker> {
         self.brokers.live(self.time_ms).cloned().collect()
+    }
+
+    /// The gateways whose registrations are valid, by id, as they reach each other.
+    pub fn gateways(&self) -> Vec<Gateway> {
+        let valid = self
+            .registrations()
+            .filter(|known| self.is_current(&known.broker));
+        valid
+            .map(|known| Gateway {
+                id: known.broker.id,
+                epoch: known.broker.epoch,
+                zone: known.broker.rack.clone(),
+                address: known.peer.clone(),
+                live: !known.draining && known.lease_until_ms > self.time_ms,
+            })
+            .collect()
     }
 
     /// The newest registration of a gateway, live or not.

@@ -78,7 +78,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut state = State::new((0..3).map(partition));
-        let epoch = state.register();
+        let epoch = state.register(BROKER);
         let policy = Policy::new(&Config {
             put_budget: Some(PutBudget {
                 per_second: 100.0,

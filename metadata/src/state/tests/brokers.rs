@@ -174,3 +174,28 @@ fn epochs_that_lapsed_can_be_found_and_sealed() {
     world.apply(Command::SealEpoch { epoch: lost.epoch });
     assert_eq!(world.state.lapsed_epochs(lease_end + 1), []);
 }
+
+#[test]
+fn gateways_reach_each_other_until_their_registration_ends() {
+    let mut world = World::new();
+    let [staying, draining, leaving] = [1, 2, 3].map(|n| world.register(None, n));
+    let of = |gateway: &Gateway| (gateway.id, gateway.epoch);
+    world.apply(Command::Drain {
+        broker: draining.id,
+        epoch: draining.epoch,
+    });
+    world.apply(Command::Leave {
+        broker: leaving.id,
+        epoch: leaving.epoch,
+    });
+    let seen = |world: &World| -> Vec<_> {
+        let all = world.state.gateways();
+        all.iter().map(|g| ((g.id, g.epoch), g.live)).collect()
+    };
+    // One that drains still has what only its log has.
+    let expected = [(of(&staying), true), (of(&draining), false)];
+    assert_eq!(seen(&world), expected);
+    assert!(!world.state.gateways()[0].address.is_empty());
+    let again = world.register(Some(draining.id), 4);
+    assert_eq!(seen(&world)[1], (of(&again), true), "one registration each");
+}
