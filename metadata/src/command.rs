@@ -10,7 +10,7 @@
 //! client     who asks: one UUID per process, chosen afresh at its start
 //! request    counts that client's commands
 //! done_below the client knows the outcome of every request below this, or no longer wants it
-//! time_ms    the wall clock of the leader that accepted the command
+//! time_ms    the time of the leader that accepted the command (crate::clock)
 //! command    what to do
 //! ```
 //!
@@ -25,7 +25,7 @@
 //! |---|---|---|---|
 //! | 0 | `InitCluster` | `Cluster` | the node that forms the cluster |
 //! | 1 | `NoteVoters` | `Done` | the leader |
-//! | 2 | `RaiseLevel`, `Lapse` | `Done` | the leader, when an operator asks for it |
+//! | 2 | `RaiseLevel`, `Lapse`; a lease has no end of its own | `Done` | the leader, when an operator asks for it |
 //! | 3 | `Lapse` | `Done`, `Fenced` | the leader, when a gateway is not heard of |
 //! | 10 | `RegisterBroker` | `Registered` | a gateway at its start |
 //! | 11 | `Heartbeat` | `Done`, `Fenced` | a gateway, several times in its lease |
@@ -96,7 +96,7 @@ pub struct Envelope {
     /// The client will not ask again for any request below this one.
     #[n(2)]
     pub done_below: u64,
-    /// The leader's clock, milliseconds since the epoch.
+    /// Leader time, milliseconds since the epoch.
     #[n(3)]
     pub time_ms: i64,
     /// What to do.

@@ -31,6 +31,9 @@ pub struct Config {
     pub election_timeout: Duration,
     /// How often a leader says that it is there.
     pub heartbeat: Duration,
+    /// What a new leader gives gateways that it has not heard of yet before it takes them for silent;
+    /// several of their heartbeats.
+    pub gateway_grace: Duration,
     /// The highest feature level that this program knows; lower only where an older program is
     /// played.
     pub knows: u8,
@@ -50,6 +53,7 @@ impl Config {
             kept_entries: 5_000,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),
+            gateway_grace: Duration::from_secs(10),
             knows: LEVEL,
         }
     }

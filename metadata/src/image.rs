@@ -18,7 +18,9 @@ use frazil_core::TopicPartition;
 use frazil_core::ports::Watch;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
+use crate::clock::Seen;
 use crate::command::{Envelope, Outcome};
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -41,6 +43,18 @@ pub struct Image {
 struct Content {
     state: State,
     applied: u64,
+    /// The state's time, and when it became known here.
+    time: Seen,
+}
+
+impl Content {
+    fn see_time(&mut self) {
+        let ms = self.state.now_ms();
+        if ms > self.time.ms {
+            let at = Instant::now();
+            self.time = Seen { ms, at };
+        }
+    }
 }
 
 impl Image {
@@ -52,6 +66,10 @@ impl Image {
             content: RwLock::new(Content {
                 state: State::new(),
                 applied: 0,
+                time: Seen {
+                    ms: 0,
+                    at: Instant::now(),
+                },
             }),
             applied: watch::Sender::new(0),
             waiting: Mutex::default(),
@@ -69,6 +87,11 @@ impl Image {
     /// The highest feature level that this program knows.
     pub(crate) fn knows(&self) -> u8 {
         self.knows
+    }
+
+    /// The state's time, and when it became known here.
+    pub(crate) fn time(&self) -> Seen {
+        self.content.read().time
     }
 
     /// Notes that this process cannot follow the quorum any more, and why. The first reason stays.
@@ -130,6 +153,7 @@ impl Image {
                 }));
                 content.applied = *index;
             }
+            content.see_time();
             content.applied
         };
         self.publish(applied);
@@ -143,6 +167,7 @@ impl Image {
             let mut content = self.content.write();
             content.state = state;
             content.applied = applied;
+            content.see_time();
         }
         self.publish(applied);
         self.interest.wake_all();

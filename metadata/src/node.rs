@@ -5,14 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use frazil_core::env::Clock;
+use frazil_core::{BrokerEpoch, BrokerId};
 use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use tokio::time::Instant;
 
-use crate::command::Envelope;
+use crate::clock::LeaderClock;
+use crate::command::{Command, Envelope, Outcome};
 use crate::directory::Directory;
 use crate::image::Image;
+use crate::liveness::Heard;
 use crate::peer::{CallError, Introduce, Peer};
 use crate::raft::log_store::LogReader;
 use crate::raft::{Raft, StoredMembership};
@@ -25,6 +28,9 @@ pub(crate) struct Node {
     pub(crate) image: Arc<Image>,
     pub(crate) log: LogReader,
     clock: Arc<dyn Clock>,
+    leader_clock: LeaderClock,
+    /// What it has heard of gateways as the leader.
+    pub(crate) heard: Heard,
     /// There is no other voter.
     pub(crate) sole: AtomicBool,
     /// Whether other nodes can reach this one.
@@ -54,6 +60,8 @@ impl Node {
             image,
             log,
             clock,
+            leader_clock: LeaderClock::default(),
+            heard: Heard::default(),
             sole: AtomicBool::new(sole),
             listens,
             directory,
@@ -65,6 +73,13 @@ impl Node {
     /// The leader that this voter knows of.
     pub(crate) fn leader(&self) -> Option<u64> {
         self.raft.metrics().borrow_watched().current_leader
+    }
+
+    /// The leader that this voter knows of, and its term.
+    pub(crate) fn leader_and_term(&self) -> (Option<u64>, u64) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader, metrics.current_term)
     }
 
     /// Whether nothing can have been acknowledged that the image does not have: no other voter
@@ -83,8 +98,43 @@ impl Node {
         Peer::new(id, address.to_owned(), Arc::new(us))
     }
 
-    /// Puts a command into the log, with this clock's time, and answers its outcome.
+    /// A heartbeat of a gateway that is live: it is heard, and nothing has to be written. `None`: it
+    /// has to.
+    async fn hear(&self, broker: BrokerId, epoch: BrokerEpoch, lease_ms: u32) -> Option<Reply> {
+        if self.image.read(|state| state.level()) < 2 {
+            return None;
+        }
+        match self.read_index().await {
+            Reply::ReadIndex(index) => self.image.wait_applied(index).await,
+            other => return Some(other),
+        }
+        let lease = Duration::from_millis(lease_ms.into());
+        self.heard.beat(epoch, lease, Instant::now());
+        let leased = self.image.read(|state| {
+            let known = state.registration(broker);
+            known.is_some_and(|known| {
+                known.broker.epoch == epoch
+                    && known.lease_until_ms == i64::MAX
+                    && state.is_current(&known.broker)
+            })
+        });
+        leased.then(|| Reply::Proposed {
+            index: self.image.applied(),
+            outcome: Outcome::Done.encode().into(),
+        })
+    }
+
+    /// Puts a command into the log, with the leader's time, and answers its outcome.
     pub(crate) async fn propose(&self, mut envelope: Envelope) -> Reply {
+        if let Command::Heartbeat {
+            broker,
+            epoch,
+            lease_ms,
+        } = envelope.command
+            && let Some(reply) = self.hear(broker, epoch, lease_ms).await
+        {
+            return reply;
+        }
         let needs = envelope.command.level();
         let level = self.image.read(|state| state.level());
         if needs > level && !envelope.command.sets_level() {
@@ -93,7 +143,8 @@ impl Node {
                  new program, frazil cluster upgrade"
             ));
         }
-        envelope.time_ms = self.clock.now_ms();
+        let (seen, wall_ms) = (self.image.time(), self.clock.now_ms());
+        envelope.time_ms = self.leader_clock.stamp(seen, wall_ms, Instant::now());
         let bytes = envelope.encode();
         if bytes.len() > COMMAND_MAX {
             return Reply::Refused(format!("a command of {} bytes", bytes.len()));

@@ -1,5 +1,6 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
+mod clock;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,11 +39,21 @@ fn config(voter: u64, voters: &BTreeMap<u64, String>, dir: &Path) -> Config {
 }
 
 async fn start(config: Config, listener: Option<TcpListener>, seed: u64) -> Result<Voter, Error> {
+    let clock = Arc::new(ManualClock::new(1_000_000));
+    start_with(config, listener, seed, clock).await
+}
+
+async fn start_with(
+    config: Config,
+    listener: Option<TcpListener>,
+    seed: u64,
+    clock: Arc<ManualClock>,
+) -> Result<Voter, Error> {
     Voter::start(
         config,
         listener.map(Into::into),
         Arc::new(RealDisk),
-        Arc::new(ManualClock::new(1_000_000)),
+        clock,
         Arc::new(SeededIds::new(seed)),
         Metrics::default(),
     )
@@ -292,6 +303,8 @@ struct Cluster {
     entries: u64,
     /// The feature levels that older programs know.
     knows: BTreeMap<u64, u8>,
+    /// Those of the voters that have one of their own.
+    clocks: BTreeMap<u64, Arc<ManualClock>>,
 }
 
 impl Cluster {
@@ -316,6 +329,7 @@ impl Cluster {
             starts: 0,
             entries: snapshot_entries,
             knows,
+            clocks: BTreeMap::new(),
         };
         for (id, listener) in listeners {
             cluster.start_on(id, listener).await;
@@ -377,7 +391,10 @@ impl Cluster {
                 self.dirs[&id].path(),
             )
         };
-        let voter = start(config, Some(listener), self.starts).await.unwrap();
+        let shared = || Arc::new(ManualClock::new(1_000_000));
+        let clock = self.clocks.get(&id).cloned().unwrap_or_else(shared);
+        let voter = start_with(config, Some(listener), self.starts, clock);
+        let voter = voter.await.unwrap();
         self.voters.insert(id, voter);
     }
 
@@ -786,6 +803,7 @@ async fn a_lone_voter_is_joined_by_two_and_survives_its_restart() {
         starts: 0,
         entries: 1000,
         knows: BTreeMap::new(),
+        clocks: BTreeMap::new(),
     };
     cluster.start_on(1, listener).await;
     let alone = cluster.addresses.clone();

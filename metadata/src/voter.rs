@@ -42,6 +42,7 @@ use crate::connections::Connections;
 use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
+use crate::liveness::watch_gateways;
 use crate::metrics::Metrics;
 use crate::node::{Node, Us};
 use crate::peer::Peer;
@@ -156,6 +157,8 @@ impl Voter {
         }
         let minding = mind(Arc::clone(&node), Arc::clone(&ids), metrics.clone());
         tasks.spawn(until_stopped(stop.clone(), minding));
+        let watching = watch_gateways(Arc::clone(&node), config.gateway_grace);
+        tasks.spawn(until_stopped(stop.clone(), watching));
         let snapshotting = snapshot_by_bytes(Arc::clone(&node), log_bytes, config.snapshot_bytes);
         tasks.spawn(until_stopped(stop.clone(), snapshotting));
 

@@ -31,7 +31,8 @@ pub struct Registration {
     /// `host:port` where other nodes reach it.
     #[n(2)]
     pub peer: String,
-    /// Live until the state's time reaches this.
+    /// Live until the state's time reaches this. From feature level 2 on without end (`i64::MAX`),
+    /// until the leader ends it.
     #[n(3)]
     pub lease_until_ms: i64,
     /// Whether it has asked to be left out of the live set.
@@ -95,6 +96,15 @@ const REMEMBERED_ID_MAX: i32 = 1 << 30;
 /// At most this many ids are reserved, for the same reason.
 const RESERVED_MAX: i32 = 1 << 16;
 
+/// When a lease ends that is given now. From level 2 on, when the leader says so
+/// ([`Command::Lapse`]).
+fn lease_end(at: Context, lease_ms: u32) -> i64 {
+    match at.level {
+        0 | 1 => at.now_ms.saturating_add(i64::from(lease_ms)),
+        _ => i64::MAX,
+    }
+}
+
 impl Brokers {
     pub(super) fn apply(
         &mut self,
@@ -129,11 +139,11 @@ impl Brokers {
                         },
                         incarnation: *incarnation,
                         peer: peer.clone(),
-                        lease_until_ms: at.now_ms.saturating_add(i64::from(*lease_ms)),
+                        lease_until_ms: lease_end(at, *lease_ms),
                         draining: false,
                         knows: *knows,
                     },
-                    at.now_ms,
+                    at,
                 );
                 Outcome::Registered { id, epoch }
             }
@@ -144,7 +154,7 @@ impl Brokers {
             } => self.with_current(*broker, *epoch, |brokers| {
                 let was_live = brokers.is_live(*broker, at.now_ms);
                 if let Some(registration) = brokers.registrations.get_mut(broker) {
-                    let until = at.now_ms.saturating_add(i64::from(*lease_ms));
+                    let until = lease_end(at, *lease_ms);
                     registration.lease_until_ms = registration.lease_until_ms.max(until);
                 }
                 brokers.rebuild(at.now_ms);
@@ -166,11 +176,11 @@ impl Brokers {
             }),
             Command::Leave { broker, epoch } => self.with_current(*broker, *epoch, |brokers| {
                 changes.catalog = true;
-                brokers.seal(*epoch);
+                brokers.seal(*epoch, at);
             }),
             Command::SealEpoch { epoch } => {
                 changes.catalog = true;
-                self.seal(*epoch);
+                self.seal(*epoch, at);
                 Outcome::Done
             }
             Command::ReserveBrokerIds { below } => {
@@ -221,12 +231,12 @@ impl Brokers {
         id
     }
 
-    fn register(&mut self, registration: Registration, now_ms: i64) {
+    fn register(&mut self, registration: Registration, at: Context) {
         let Broker { id, epoch, .. } = registration.broker;
         if let Some(old) = self.registrations.get(&id).map(|old| old.broker.epoch)
             && old != epoch
         {
-            self.seal(old);
+            self.seal(old, at);
         }
         self.epochs.entry(epoch).or_insert(Epoch {
             broker: id,
@@ -234,13 +244,36 @@ impl Brokers {
             sealed_below: 0,
         });
         self.registrations.insert(id, registration);
-        self.rebuild(now_ms);
+        self.rebuild(at.now_ms);
     }
 
-    fn seal(&mut self, epoch: BrokerEpoch) {
-        if let Some(known) = self.epochs.get_mut(&epoch) {
-            known.sealed = true;
+    fn seal(&mut self, epoch: BrokerEpoch, at: Context) {
+        let Some(known) = self.epochs.get_mut(&epoch) else {
+            return;
+        };
+        known.sealed = true;
+        // A lease without end would keep the registration for ever.
+        if at.level >= 2
+            && let Some(registration) = self.registrations.get_mut(&known.broker)
+            && registration.broker.epoch == epoch
+        {
+            registration.lease_until_ms = registration.lease_until_ms.min(at.now_ms);
+            self.rebuild(at.now_ms);
         }
+    }
+
+    /// Leases that have not ended have no end any more: level 2 begins.
+    pub(super) fn unbind_leases(&mut self, now_ms: i64) {
+        for known in self.registrations.values_mut() {
+            let sealed = self
+                .epochs
+                .get(&known.broker.epoch)
+                .is_none_or(|e| e.sealed);
+            if known.lease_until_ms > now_ms && !sealed {
+                known.lease_until_ms = i64::MAX;
+            }
+        }
+        self.rebuild(now_ms);
     }
 
     fn is_sealed(&self, epoch: BrokerEpoch) -> bool {

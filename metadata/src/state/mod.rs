@@ -100,6 +100,8 @@ pub struct Context {
     pub index: u64,
     /// The state's time, the entry's own included.
     pub now_ms: i64,
+    /// The feature level in use.
+    pub level: u8,
 }
 
 /// What a command touched, for waking those who watch.
@@ -127,6 +129,7 @@ impl State {
         let at = Context {
             index,
             now_ms: self.time_ms,
+            level: self.level(),
         };
         changes.catalog |= self.brokers.lapse(at.now_ms);
         match self.sessions.admit(envelope, at) {
@@ -150,7 +153,7 @@ impl State {
         match command {
             Command::InitCluster { cluster_id, level } => {
                 if self.cluster_id.is_none() {
-                    self.raise_level(level.unwrap_or(1));
+                    self.raise_level(level.unwrap_or(1), at.now_ms);
                 }
                 let id = self.cluster_id.get_or_insert_with(|| cluster_id.clone());
                 changes.catalog = true;
@@ -163,7 +166,7 @@ impl State {
                 Outcome::Done
             }
             Command::RaiseLevel { level } => {
-                self.raise_level(*level);
+                self.raise_level(*level, at.now_ms);
                 Outcome::Done
             }
             Command::RegisterBroker { .. }
@@ -257,10 +260,14 @@ impl State {
         }
     }
 
-    fn raise_level(&mut self, level: u8) {
-        if level > self.level() {
-            self.level = Some(level);
+    fn raise_level(&mut self, level: u8, now_ms: i64) {
+        if level <= self.level() {
+            return;
         }
+        if self.level() < 2 {
+            self.brokers.unbind_leases(now_ms);
+        }
+        self.level = Some(level);
     }
 
     /// Moves, then appends, of one flush.
