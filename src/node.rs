@@ -25,6 +25,7 @@ use frazil_core::ports::{Catalog as _, LogIndex as _};
 use frazil_core::{BrokerId, PortError};
 use frazil_gateway::{Ctx, Parts, Server};
 use frazil_metadata::{ArchiveConfig, Client, ClientConfig, Observer, Registration, Voter};
+use frazil_objects::Retries;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -241,6 +242,9 @@ impl Node {
         let cache_metrics = frazil_cache::Metrics::default();
         cache_metrics.register(&mut registry);
         let gateway_metrics = frazil_gateway::Metrics::register(&mut registry);
+        let store_metrics = frazil_objects::Metrics::default();
+        store_metrics.register(&mut registry);
+        let retries = Retries::new(Arc::clone(&env.ids), store_metrics);
         let compactor_metrics = frazil_compactor::Metrics::default();
         compactor_metrics.register(&mut registry);
 
@@ -267,7 +271,7 @@ impl Node {
         readiness.ready("quorum");
         let cluster = client.cluster_id();
         let prefix = object_store::path::Path::from(cluster.as_str());
-        quorum.archive(&config, &store, &prefix);
+        quorum.archive(&config, &store, &retries, &prefix);
 
         let mut node = Self {
             kafka: None,
@@ -286,7 +290,8 @@ impl Node {
             node.kafka = Some(listener.local_addr()?);
             let metrics = (cache_metrics, gateway_metrics);
             let peers = (peers.address, peers.gateway);
-            node.start_gateway(&config, &env, &store, &prefix, (listener, peers), metrics)
+            let store = (&store, &retries);
+            node.start_gateway(&config, &env, store, &prefix, (listener, peers), metrics)
                 .await?;
             readiness.ready("gateway");
         }
@@ -296,6 +301,7 @@ impl Node {
                 node.client.clone(),
                 node.client.clone(),
                 Arc::clone(&store.client),
+                retries,
                 prefix,
                 compactor_metrics,
             );
@@ -344,7 +350,7 @@ impl Node {
         &mut self,
         config: &Config,
         env: &Env,
-        store: &Store,
+        (store, retries): (&Store, &Retries),
         prefix: &object_store::path::Path,
         (listener, (peer_address, peers)): (TcpListener, (String, Option<Connections>)),
         metrics: (frazil_cache::Metrics, frazil_gateway::Metrics),
@@ -383,6 +389,7 @@ impl Node {
             epoch,
             cluster,
             store: Arc::clone(&store.client),
+            retries: retries.clone(),
             prefix: prefix.clone(),
             sequencer: client.clone(),
             index: client.clone(),
@@ -491,12 +498,18 @@ impl Gateway {
 
 impl Quorum {
     /// Has a voter keep the archive, unless it would end with the process.
-    fn archive(&mut self, config: &Config, store: &Store, prefix: &object_store::path::Path) {
+    fn archive(
+        &mut self,
+        config: &Config,
+        store: &Store,
+        retries: &Retries,
+        prefix: &object_store::path::Path,
+    ) {
         let wanted = !config.archive_interval.is_zero() && store.kind != Kind::Memory;
         if let Self::Voter(voter) = self
             && wanted
         {
-            let to = StoreArchive::new(Arc::clone(&store.client), prefix.clone());
+            let to = StoreArchive::new(Arc::clone(&store.client), retries.clone(), prefix.clone());
             let settings = ArchiveConfig {
                 every: config.archive_interval,
                 ..ArchiveConfig::default()

@@ -10,14 +10,21 @@ fn rules() -> BTreeMap<&'static str, (&'static [&'static str], &'static [&'stati
     BTreeMap::from([
         ("frazil-core", (&[][..], NO_RUNTIME)),
         ("frazil-table", (&["frazil-core"][..], NO_RUNTIME)),
+        ("frazil-objects", (&["frazil-core"][..], NO_KAFKA)),
         (
             "frazil-cache",
-            (&["frazil-core", "frazil-table"][..], NO_KAFKA),
+            (
+                &["frazil-core", "frazil-table", "frazil-objects"][..],
+                NO_KAFKA,
+            ),
         ),
         ("frazil-metadata", (&["frazil-core"][..], NO_KAFKA)),
         (
             "frazil-compactor",
-            (&["frazil-core", "frazil-table"][..], NO_KAFKA),
+            (
+                &["frazil-core", "frazil-table", "frazil-objects"][..],
+                NO_KAFKA,
+            ),
         ),
         (
             "frazil-gateway",

@@ -35,7 +35,6 @@
 //! Invariant: this crate knows nothing of Kafka's requests and error codes, or of how the quorum
 //! works: it meets the quorum through `Sequencer` and `LogIndex`.
 
-mod backoff;
 mod blocking;
 mod budget;
 pub mod config;
@@ -60,6 +59,7 @@ use bytes::Bytes;
 use frazil_core::env::{Disk, Ids};
 use frazil_core::ports::{BatchInfo, LogIndex, Sequencer};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Offset, PortError, TopicPartition};
+use frazil_objects::Backoff;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::Semaphore;
@@ -69,11 +69,11 @@ pub use budget::{BATCH_OVERHEAD, Reservation};
 pub use config::{BlockDisk, Config, PutBudget, WalConfig};
 pub use error::{AppendError, Error, ReadError};
 pub use flush::{Pending, Service};
+pub use frazil_objects::Retries;
 pub use metrics::{Metrics, Stats};
 pub use peer::Neighbours;
 pub use read::{Read, ReadRequest};
 
-use backoff::Backoff;
 use budget::Budget;
 use flush::commit::Committer;
 use flush::pipeline::Pipeline;
@@ -133,6 +133,8 @@ pub struct Parts {
     pub cluster: String,
     /// The object store, without retries of its own.
     pub store: Arc<dyn ObjectStore>,
+    /// How often the store is asked again; shared with everybody else who asks it.
+    pub retries: Retries,
     /// What precedes `segments/` in the keys of this cluster's objects.
     pub prefix: Path,
     /// Where offsets come from.
@@ -186,7 +188,7 @@ impl Cache {
             &config,
             Arc::clone(&parts.store),
             parts.prefix.clone(),
-            Arc::clone(&parts.ids),
+            parts.retries.clone(),
             metrics.clone(),
             &parts.cluster,
         )
@@ -235,6 +237,7 @@ impl Cache {
             tail: Arc::clone(&tail),
             uploader: Uploader {
                 store: parts.store,
+                retries: parts.retries,
                 prefix: parts.prefix,
                 cluster: parts.cluster,
                 local_store: config.local_store,

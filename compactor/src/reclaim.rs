@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use frazil_core::SegmentId;
 use frazil_core::ports::Ledger;
+use frazil_objects::{Failure, Retries};
 use futures_util::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::time::Instant;
 
 use crate::{Error, Metrics};
 
@@ -18,25 +20,38 @@ use crate::{Error, Metrics};
 const PAGE: usize = 1000;
 /// How many deletions run at once.
 const PARALLEL: usize = 16;
+/// How long the deletion of an object is tried in a round.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The object of a segment of the cluster at `prefix`.
 pub(crate) fn object(prefix: &Path, id: SegmentId) -> Path {
     Path::from(format!("{prefix}/{}", id.object_key()))
 }
 
-/// Deletes objects; one that is not there counts as deleted. Answers those that are gone, and the
-/// first error.
+/// Deletes objects; one that is not there counts as deleted, unless it is the bucket that is not
+/// there. Each is tried a few times. Answers those that are gone, and the first error.
 pub(crate) async fn delete(
     store: &dyn ObjectStore,
+    retries: &Retries,
     prefix: &Path,
     ids: Vec<SegmentId>,
 ) -> (Vec<SegmentId>, Option<object_store::Error>) {
     let results: Vec<_> = stream::iter(ids)
         .map(|id| async move {
-            match store.delete(&object(prefix, id)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(id),
-                Err(error) => Err(error),
+            let deadline = Instant::now() + PATIENCE;
+            let mut attempts = retries.begin();
+            loop {
+                let error = match store.delete(&object(prefix, id)).await {
+                    Ok(()) => break,
+                    Err(error) if Failure::of(&error) == Failure::NotFound => break,
+                    Err(error) => error,
+                };
+                if !attempts.again_before(&error, deadline).await {
+                    return Err(error);
+                }
             }
+            attempts.done();
+            Ok(id)
         })
         .buffer_unordered(PARALLEL)
         .collect()
@@ -57,6 +72,7 @@ pub(crate) async fn delete(
 pub async fn round(
     ledger: &dyn Ledger,
     store: &dyn ObjectStore,
+    retries: &Retries,
     prefix: &Path,
     grace: Duration,
     collector: u64,
@@ -76,7 +92,7 @@ pub async fn round(
         if due.is_empty() {
             return Ok(Some(total));
         }
-        let (gone, error) = delete(store, prefix, due).await;
+        let (gone, error) = delete(store, retries, prefix, due).await;
         let count = gone.len() as u64;
         if count > 0 {
             if !ledger.forget_segments(collector, gone).await? {

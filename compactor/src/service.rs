@@ -7,6 +7,7 @@ use std::time::Duration;
 use frazil_core::Topic;
 use frazil_core::ports::{Catalog, Ledger};
 use frazil_core::topic_config::TopicConfig;
+use frazil_objects::Retries;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -22,6 +23,7 @@ pub struct Service {
     ledger: Arc<dyn Ledger>,
     catalog: Arc<dyn Catalog>,
     store: Arc<dyn ObjectStore>,
+    retries: Retries,
     prefix: Path,
     metrics: Metrics,
     collector: Option<u64>,
@@ -34,6 +36,7 @@ impl Service {
         ledger: Arc<dyn Ledger>,
         catalog: Arc<dyn Catalog>,
         store: Arc<dyn ObjectStore>,
+        retries: Retries,
         prefix: Path,
         metrics: Metrics,
     ) -> Self {
@@ -42,6 +45,7 @@ impl Service {
             ledger,
             catalog,
             store,
+            retries,
             prefix,
             metrics,
             collector: None,
@@ -103,9 +107,10 @@ impl Service {
                     None => *self.collector.insert(self.ledger.claim_collector().await?),
                 };
                 let (store, prefix, grace) = (&*self.store, &self.prefix, self.config.grace);
-                let ledger = &*self.ledger;
-                let gone =
-                    reclaim::round(ledger, store, prefix, grace, collector, &self.metrics).await?;
+                let (ledger, retries, metrics) = (&*self.ledger, &self.retries, &self.metrics);
+                let round =
+                    reclaim::round(ledger, store, retries, prefix, grace, collector, metrics);
+                let gone = round.await?;
                 if gone.is_none() {
                     info!("another process has become the collector");
                     self.collector = None;
@@ -113,7 +118,8 @@ impl Service {
                 Ok(gone.unwrap_or(0))
             }
             Chore::Sweep => {
-                sweep::round(&*self.ledger, &*self.store, &self.prefix, &self.metrics).await
+                let (store, retries, metrics) = (&*self.store, &self.retries, &self.metrics);
+                sweep::round(&*self.ledger, store, retries, &self.prefix, metrics).await
             }
         }
     }

@@ -7,6 +7,7 @@
 
 use frazil_core::SegmentId;
 use frazil_core::ports::{Ledger, SegmentStatus};
+use frazil_objects::Retries;
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -21,6 +22,7 @@ const PAGE: usize = 1000;
 pub async fn round(
     ledger: &dyn Ledger,
     store: &dyn ObjectStore,
+    retries: &Retries,
     prefix: &Path,
     metrics: &Metrics,
 ) -> Result<u64, Error> {
@@ -39,7 +41,7 @@ pub async fn round(
             orphans.push(id);
         }
         if orphans.len() == PAGE || (at_end && !orphans.is_empty()) {
-            let (gone, error) = delete(store, prefix, std::mem::take(&mut orphans)).await;
+            let (gone, error) = delete(store, retries, prefix, std::mem::take(&mut orphans)).await;
             metrics.orphans.inc_by(gone.len() as u64);
             total += gone.len() as u64;
             if let Some(error) = error {

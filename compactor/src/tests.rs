@@ -5,15 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use frazil_core::env::testing::SeededIds;
 use frazil_core::ports::{Bounds, Ledger, PartitionSummary, SegmentStatus};
 use frazil_core::{
     BrokerEpoch, Extent, Location, Offset, PortResult, SegmentId, Topic, TopicId, TopicName,
     TopicPartition,
 };
-use futures_util::TryStreamExt;
+use frazil_objects::Retries;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
 use std::sync::Mutex;
 
 use crate::retention::Limits;
@@ -122,6 +128,10 @@ async fn objects(store: &InMemory) -> Vec<String> {
     found
 }
 
+fn retries() -> Retries {
+    Retries::new(Arc::new(SeededIds::new(1)), Default::default())
+}
+
 const GRACE: Duration = Duration::from_millis(1000);
 
 #[tokio::test]
@@ -136,9 +146,17 @@ async fn a_retired_object_goes_only_after_its_grace_period() {
     let store = store_with(&prefix, &[id(1), id(2), id(3)]).await;
     let collector = ledger.claim_collector().await.unwrap();
     let metrics = Metrics::default();
-    let gone = reclaim::round(&ledger, &store, &prefix, GRACE, collector, &metrics)
-        .await
-        .unwrap();
+    let gone = reclaim::round(
+        &ledger,
+        &store,
+        &retries(),
+        &prefix,
+        GRACE,
+        collector,
+        &metrics,
+    )
+    .await
+    .unwrap();
     assert_eq!(gone, Some(2));
     assert_eq!(
         objects(&store).await,
@@ -160,9 +178,17 @@ async fn a_repeated_deletion_is_a_success() {
     let store = InMemory::new();
     let collector = ledger.claim_collector().await.unwrap();
     let metrics = Metrics::default();
-    let gone = reclaim::round(&ledger, &store, &prefix, GRACE, collector, &metrics)
-        .await
-        .unwrap();
+    let gone = reclaim::round(
+        &ledger,
+        &store,
+        &retries(),
+        &prefix,
+        GRACE,
+        collector,
+        &metrics,
+    )
+    .await
+    .unwrap();
     assert_eq!(gone, Some(1));
     assert!(ledger.retired_segments(9).is_empty());
 }
@@ -180,7 +206,7 @@ async fn a_superseded_collector_stops() {
     ledger.claim_collector().await.unwrap();
     let store = InMemory::new();
     let metrics = Metrics::default();
-    let gone = reclaim::round(&ledger, &store, &prefix, GRACE, old, &metrics)
+    let gone = reclaim::round(&ledger, &store, &retries(), &prefix, GRACE, old, &metrics)
         .await
         .unwrap();
     assert_eq!(gone, None);
@@ -214,7 +240,7 @@ async fn a_sweep_deletes_orphans_and_nothing_else() {
             .unwrap();
     }
     let before = objects(&store).await;
-    let swept = sweep::round(&ledger, &store, &prefix, &Metrics::default())
+    let swept = sweep::round(&ledger, &store, &retries(), &prefix, &Metrics::default())
         .await
         .unwrap();
     assert_eq!(swept, 1);
@@ -273,4 +299,82 @@ async fn retention_raises_each_log_to_the_end_of_what_expired() {
     assert_eq!(count, 2);
     let raised = ledger.0.lock().unwrap().raised.clone();
     assert_eq!(raised, [(TopicPartition::new(topic.id, 0), Offset(10))]);
+}
+
+/// A store whose bucket is not there, or not any more.
+#[derive(Debug)]
+struct WithoutBucket(InMemory);
+
+impl std::fmt::Display for WithoutBucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WithoutBucket")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for WithoutBucket {
+    async fn put_opts(
+        &self,
+        path: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        self.0.put_opts(path, payload, options).await
+    }
+    async fn put_multipart_opts(
+        &self,
+        path: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(path, options).await
+    }
+    async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.0.get_opts(path, options).await
+    }
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        let refuse = |path: object_store::Result<Path>| {
+            Err(object_store::Error::NotFound {
+                path: path?.to_string(),
+                source: "<Error><Code>NoSuchBucket</Code></Error>".into(),
+            })
+        };
+        paths.map(refuse).boxed()
+    }
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+    async fn copy_opts(
+        &self,
+        from: &Path,
+        to: &Path,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_bucket_is_not_taken_for_deleted_objects() {
+    let prefix = Path::from("cluster");
+    let ledger = FakeLedger::default();
+    {
+        let mut told = ledger.0.lock().unwrap();
+        told.now_ms = 5000;
+        told.retired = vec![(id(1), 3000)];
+    }
+    let store = WithoutBucket(InMemory::new());
+    let collector = ledger.claim_collector().await.unwrap();
+    let metrics = Metrics::default();
+    let retries = retries();
+    let round = reclaim::round(
+        &ledger, &store, &retries, &prefix, GRACE, collector, &metrics,
+    );
+    round.await.expect_err("nothing is known of the object");
+    assert_eq!(ledger.retired_segments(9), [(id(1), 3000)]);
 }

@@ -140,6 +140,7 @@ impl World {
             epoch: BrokerEpoch(1),
             cluster: "test-cluster".into(),
             store: Arc::new(InMemory::new()),
+            retries: frazil_cache::Retries::new(Arc::new(SeededIds::new(2)), Default::default()),
             prefix: object_store::path::Path::default(),
             sequencer: Arc::clone(self) as _,
             index: Arc::clone(self) as _,

@@ -14,6 +14,7 @@ use frazil_core::ports::SegmentStatus;
 use frazil_core::segment::{Footer, FooterError};
 use frazil_core::{SegmentId, TopicPartition};
 use frazil_metadata::{Recovery, state::State};
+use frazil_objects::Retries;
 use futures_util::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -64,7 +65,8 @@ async fn recover(config: &Config, cluster: &str) -> anyhow::Result<String> {
     }
     let opened = store::open(config, &*env.disk)?;
     let prefix = Path::from(cluster);
-    let archive = StoreArchive::new(Arc::clone(&opened.client), prefix.clone());
+    let retries = Retries::new(Arc::clone(&env.ids), Default::default());
+    let archive = StoreArchive::new(Arc::clone(&opened.client), retries, prefix.clone());
     let recovery = Recovery::read(&archive).await.with_context(|| {
         format!(
             "store.url = {}: cluster {cluster} cannot be recovered",

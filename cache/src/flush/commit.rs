@@ -5,10 +5,10 @@ use std::sync::Arc;
 use frazil_core::env::Ids;
 use frazil_core::ports::{Commit, CommitOutcome, LogIndex, Sequencer};
 use frazil_core::{Extent, PortError, TopicPartition};
+use frazil_objects::Backoff;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 
 /// What commits share.

@@ -5,7 +5,8 @@
 //! meanings, which the content tells apart: a segment holds a put id drawn for this flush, so an
 //! object with the same bytes is the one that was put, and with others it is somebody else's.
 //! Comparing all bytes also costs nothing that matters, since it is rare, and needs nothing of the
-//! store but GET.
+//! store but GET. If there is nothing, the conflict was with a write that did not succeed, perhaps an
+//! earlier attempt of the same one, and the PUT is sent again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +16,13 @@ use frazil_core::env::Ids;
 use frazil_core::ports::BatchInfo;
 use frazil_core::segment::SegmentBuilder;
 use frazil_core::{SegmentId, TopicPartition};
+use frazil_objects::{Failure, Retries};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 
 /// After this time an attempt is taken for lost.
@@ -35,6 +36,7 @@ pub(crate) type Batches = Vec<(TopicPartition, Bytes, BatchInfo)>;
 /// What uploads share.
 pub(crate) struct Uploader {
     pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) retries: Retries,
     pub(crate) prefix: Path,
     pub(crate) cluster: String,
     pub(crate) local_store: bool,
@@ -67,40 +69,37 @@ impl Uploader {
         let _slot = self.slots.acquire().await;
         let (object, starts) = self.build(id, batches).await;
         let key = object_path(&self.prefix, id);
-        let mut backoff = Backoff::new(&self.ids);
+        let mut attempts = self.retries.begin();
         loop {
             self.metrics.puts.inc();
             let began = Instant::now();
-            let error = match self.put(&key, &object, PutMode::Create).await {
+            let done = match self.put(&key, &object, PutMode::Create).await {
                 Ok(()) => {
                     self.metrics
                         .put_seconds
                         .observe(began.elapsed().as_secs_f64());
-                    self.metrics.put_bytes.inc_by(object.len() as u64);
-                    return Uploaded::Done { object, starts };
+                    Ok(true)
                 }
-                Err(
-                    object_store::Error::AlreadyExists { .. }
-                    | object_store::Error::Precondition { .. },
-                ) => match self.found(&key, &object).await {
-                    Ok(true) => {
+                Err(error) if Failure::of(&error) == Failure::Conflict => {
+                    self.found(&key, &object).await
+                }
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(ours) => {
+                    attempts.done();
+                    if ours {
                         self.metrics.put_bytes.inc_by(object.len() as u64);
                         return Uploaded::Done { object, starts };
                     }
-                    Ok(false) => {
-                        warn!(segment_id = %id, "another object has the segment's name");
-                        return Uploaded::NameTaken;
-                    }
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            self.metrics.put_failures.inc();
-            // The first failures of a store that throttles are its ordinary way of speaking.
-            if backoff.attempts() >= 3 {
-                warn!(segment_id = %id, %error, attempts = backoff.attempts(), "the upload of a segment fails");
+                    warn!(segment_id = %id, "another object has the segment's name");
+                    return Uploaded::NameTaken;
+                }
+                Err(error) => {
+                    self.metrics.put_failures.inc();
+                    attempts.again(&error).await;
+                }
             }
-            backoff.wait().await;
         }
     }
 
@@ -140,7 +139,7 @@ impl Uploader {
         within(put).await.map(drop)
     }
 
-    /// Whether the object under the name is this one, and durable.
+    /// Whether the object under the name is this one, and durable. An error if there is none.
     async fn found(&self, key: &Path, object: &Bytes) -> object_store::Result<bool> {
         let there = within(async { self.store.get(key).await?.bytes().await }).await?;
         if there != *object {

@@ -14,8 +14,8 @@ use foyer::{
     BlockEngineConfig, Cache, CacheBuilder, Code, DeviceBuilder, FsDeviceBuilder, HybridCache,
     HybridCacheBuilder, HybridCachePolicy, RecoverMode,
 };
-use frazil_core::env::Ids;
 use frazil_core::{BrokerEpoch, SegmentId};
+use frazil_objects::{Failure, Retries};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use object_store::path::Path;
@@ -26,7 +26,6 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::plan::{BLOCK_BYTES, BlockRun};
-use crate::backoff::Backoff;
 use crate::config::{BlockDisk, Config};
 use crate::flush::upload::object_path;
 use crate::metrics::Metrics;
@@ -36,6 +35,9 @@ use crate::{Error, ReadError};
 const RUN_MAX: usize = 8;
 /// After this time a request is taken for lost.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For so long an object that the index names is looked for. Stores have answered 404 for what
+/// was there.
+const MISSING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A block of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +98,7 @@ pub(crate) struct Blocks {
     /// Requests at a time.
     requests: Semaphore,
     timeout: Duration,
-    ids: Arc<dyn Ids>,
+    retries: Retries,
     metrics: Metrics,
 }
 
@@ -105,7 +107,7 @@ impl Blocks {
         config: &Config,
         objects: Arc<dyn ObjectStore>,
         prefix: Path,
-        ids: Arc<dyn Ids>,
+        retries: Retries,
         metrics: Metrics,
         cluster: &str,
     ) -> Result<Arc<Self>, Error> {
@@ -130,7 +132,7 @@ impl Blocks {
             flights: Mutex::default(),
             requests: Semaphore::new(config.cold_reads_max),
             timeout: config.read_timeout,
-            ids,
+            retries,
             metrics,
         }))
     }
@@ -272,29 +274,36 @@ impl Blocks {
         let _permit = self.requests.acquire().await;
         let path = object_path(&self.prefix, id);
         let deadline = Instant::now() + self.timeout;
-        let mut backoff = Backoff::new(&self.ids);
+        let missing = (Instant::now() + MISSING_PATIENCE).min(deadline);
+        let mut attempts = self.retries.begin();
         loop {
             self.metrics.gets.inc();
             let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.get(&path, range.clone()));
             let error = match attempt.await {
                 Ok(Ok(bytes)) => {
                     self.metrics.get_bytes.inc_by(bytes.len() as u64);
+                    attempts.done();
                     return Ok(bytes);
                 }
-                Ok(Err(object_store::Error::NotFound { .. })) => {
-                    return Err(ReadError::NotFound {
-                        what: format!("segment {id}"),
-                    });
-                }
-                Ok(Err(error)) => error.to_string(),
-                Err(elapsed) => elapsed.to_string(),
+                Ok(Err(error)) => error,
+                Err(elapsed) => object_store::Error::Generic {
+                    store: "frazil",
+                    source: elapsed.into(),
+                },
             };
             self.metrics.get_failures.inc();
-            let wait = backoff.next();
-            if Instant::now() + wait >= deadline {
-                return Err(ReadError::Store(error));
+            let is_missing = Failure::of(&error) == Failure::NotFound;
+            let until = if is_missing { missing } else { deadline };
+            if attempts.again_before(&error, until).await {
+                continue;
             }
-            tokio::time::sleep(wait).await;
+            return Err(if is_missing {
+                ReadError::NotFound {
+                    what: format!("segment {id}"),
+                }
+            } else {
+                ReadError::Store(error.to_string())
+            });
         }
     }
 

@@ -11,6 +11,7 @@ use frazil_core::env::testing::{MemDisk, SeededIds};
 use frazil_core::env::{Disk, Ids};
 use frazil_core::ports::{Gateway, LogIndex};
 use frazil_core::{BrokerEpoch, BrokerId, Offset, TopicPartition};
+use frazil_objects::Retries;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parking_lot::Mutex;
@@ -116,6 +117,7 @@ impl World {
             epoch,
             cluster: self.cluster.into(),
             store: self.store.clone(),
+            retries: Retries::new(ids.clone(), frazil_objects::Metrics::default()),
             prefix: self.prefix.clone(),
             sequencer: self.quorum.clone(),
             index: self.quorum.clone(),

@@ -323,6 +323,7 @@ impl Node {
                 epoch: BrokerEpoch(epoch.0),
                 cluster: "test-cluster".into(),
                 store,
+                retries: frazil_cache::Retries::new(Arc::clone(&ids) as _, Default::default()),
                 prefix: object_store::path::Path::from("test-cluster"),
                 sequencer: Arc::clone(&quorum) as _,
                 index: Arc::clone(&quorum) as _,

@@ -9,13 +9,15 @@ const FIRST: Duration = Duration::from_millis(50);
 const MAX: Duration = Duration::from_secs(5);
 
 /// The waits of one operation.
-pub(crate) struct Backoff {
+#[derive(Clone)]
+pub struct Backoff {
     ids: Arc<dyn Ids>,
     attempts: u32,
 }
 
 impl Backoff {
-    pub(crate) fn new(ids: &Arc<dyn Ids>) -> Self {
+    /// None has been waited for yet.
+    pub fn new(ids: &Arc<dyn Ids>) -> Self {
         Self {
             ids: Arc::clone(ids),
             attempts: 0,
@@ -23,7 +25,7 @@ impl Backoff {
     }
 
     /// How many waits there have been.
-    pub(crate) fn attempts(&self) -> u32 {
+    pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
@@ -38,7 +40,7 @@ impl Backoff {
     ///
     /// # Cancel safety
     /// Dropping the future shortens the wait.
-    pub(crate) async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         tokio::time::sleep(self.next()).await;
     }
 }
