@@ -6,6 +6,7 @@ mod crash;
 mod groups;
 mod nodes;
 mod operator;
+mod outage;
 mod produce;
 mod raw;
 mod recover;

@@ -20,16 +20,47 @@ use object_store::{
 use parking_lot::Mutex;
 
 /// Percentages of requests to which something happens, and their times.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Weather {
     /// The request is turned away.
     pub(crate) throttled: u64,
     /// A PUT is executed, and its answer lost.
     pub(crate) unanswered: u64,
+    /// A PUT fails, and is executed up to ten seconds later.
+    pub(crate) late: u64,
+    /// A PUT is executed, and answered as if another one had been there before or is under way.
+    pub(crate) contradicted: u64,
+    /// A PUT is not executed, because another one is said to be under way.
+    pub(crate) contended: u64,
     /// A GET ends too early.
     pub(crate) truncated: u64,
+    /// A GET has a wrong bit.
+    pub(crate) flipped: u64,
+    /// A GET does not find what is there.
+    pub(crate) missed: u64,
     /// A request takes up to so long.
     pub(crate) latency: Duration,
+}
+
+impl Weather {
+    /// Nothing happens.
+    pub(crate) const FAIR: Self = Self {
+        throttled: 0,
+        unanswered: 0,
+        late: 0,
+        contradicted: 0,
+        contended: 0,
+        truncated: 0,
+        flipped: 0,
+        missed: 0,
+        latency: Duration::ZERO,
+    };
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self::FAIR
+    }
 }
 
 pub(crate) struct FaultyStore {
@@ -94,9 +125,35 @@ impl ObjectStore for FaultyStore {
         options: PutOptions,
     ) -> Result<PutResult> {
         let weather = self.arrive(path).await?;
+        let conflict = |what: &str| Error::AlreadyExists {
+            path: path.to_string(),
+            source: what.into(),
+        };
+        if self.chance(weather.contended) {
+            return Err(conflict("409 ConditionalRequestConflict"));
+        }
+        if self.chance(weather.late) {
+            let after = Duration::from_millis(self.ids.random() % 10_000);
+            let (objects, path) = (Arc::clone(&self.objects), path.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(after).await;
+                // Nobody hears of it any more.
+                drop(objects.put_opts(&path, payload, options).await);
+            });
+            return Err(failed(&Path::default(), "timed out"));
+        }
         let result = self.objects.put_opts(path, payload, options).await;
         if self.chance(weather.unanswered) {
             return Err(failed(path, "connection reset"));
+        }
+        if self.chance(weather.contradicted) {
+            return Err(match self.chance(50) {
+                true => conflict("409 ConditionalRequestConflict"),
+                false => Error::Precondition {
+                    path: path.to_string(),
+                    source: "412 PreconditionFailed".into(),
+                },
+            });
         }
         result
     }
@@ -116,13 +173,28 @@ impl ObjectStore for FaultyStore {
         } else {
             self.arrive(path).await?
         };
+        if self.chance(weather.missed) {
+            return Err(Error::NotFound {
+                path: path.to_string(),
+                source: "404 NoSuchKey".into(),
+            });
+        }
         let mut result = self.objects.get_opts(path, options).await?;
-        if !head && self.chance(weather.truncated) {
-            let short: Range<u64> = result.range.start..result.range.end - 1;
+        let truncated = !head && self.chance(weather.truncated);
+        let flipped = !head && self.chance(weather.flipped);
+        if (truncated || flipped) && !result.range.is_empty() {
+            let range: Range<u64> = result.range.clone();
             let bytes = self.objects.get_opts(path, GetOptions::default()).await?;
             let bytes: Bytes = bytes.bytes().await?;
-            let part = bytes.slice(short.start as usize..short.end as usize);
-            let stream = futures_util::stream::once(async move { Ok(part) }).boxed();
+            let mut part = bytes[range.start as usize..range.end as usize].to_vec();
+            if flipped {
+                let at = self.ids.random() as usize % part.len();
+                part[at] ^= 1 << (self.ids.random() % 8);
+            }
+            if truncated {
+                part.pop();
+            }
+            let stream = futures_util::stream::once(async move { Ok(part.into()) }).boxed();
             result.payload = GetResultPayload::Stream(stream);
         }
         Ok(result)

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FakeQuorum, FaultyStore, Host, MemNet, batch, partition};
 use crate::{
-    AppendBatch, Cache, Config, Durability, Error, Metrics, Neighbours, Parts, Pending,
+    AppendBatch, Cache, Config, Durability, Error, Metrics, Neighbours, Parts, Pending, ReadError,
     ReadRequest, WalConfig,
 };
 
@@ -195,6 +195,18 @@ impl Running {
         partition: TopicPartition,
         max_bytes: usize,
     ) -> Vec<(Offset, Bytes)> {
+        let (batches, end) = self.read_some(quorum, partition, max_bytes).await;
+        end.expect("it can be read");
+        batches
+    }
+
+    /// As much of a partition as can be read now, and why it ended.
+    pub(crate) async fn read_some(
+        &self,
+        quorum: &FakeQuorum,
+        partition: TopicPartition,
+        max_bytes: usize,
+    ) -> (Vec<(Offset, Bytes)>, Result<(), ReadError>) {
         let mut batches = Vec::new();
         let mut from = Offset::ZERO;
         let up_to = quorum.bounds(&partition).expect("it exists").high_watermark;
@@ -206,7 +218,10 @@ impl Running {
                 max_bytes,
                 min_one: true,
             };
-            let read = self.cache.read(request).await.expect("it can be read");
+            let read = match self.cache.read(request).await {
+                Ok(read) => read,
+                Err(error) => return (batches, Err(error)),
+            };
             assert!(read.next > from, "progress at {from}");
             let bytes = Bytes::from(read.pieces.concat());
             assert_eq!(bytes.len(), read.bytes);
@@ -222,6 +237,6 @@ impl Running {
             }
             assert_eq!(read.next, from);
         }
-        batches
+        (batches, Ok(()))
     }
 }

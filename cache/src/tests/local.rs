@@ -18,9 +18,7 @@ const OBJECT: Durability = Durability::Object;
 /// No object reaches the store.
 const DOWN: Weather = Weather {
     throttled: 100,
-    unanswered: 0,
-    truncated: 0,
-    latency: Duration::ZERO,
+    ..Weather::FAIR
 };
 
 /// Where the batches of a partition are: in the log, or in segments.
@@ -95,7 +93,7 @@ async fn many_appends_share_a_sync_and_a_commit() {
 async fn a_local_batch_does_not_overtake_an_object_batch_nor_the_other_way_round() {
     let world = World::new(1);
     let slow = Weather {
-        latency: Duration::from_millis(200),
+        latency: Duration::from_millis(50),
         ..Weather::default()
     };
     world.store.set(slow);
