@@ -53,6 +53,7 @@ mod tests;
 mod wal;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -250,6 +251,7 @@ impl Cache {
                 index: parts.index,
                 ids: parts.ids,
                 metrics: metrics.clone(),
+                refused: AtomicU32::new(0),
             },
             metrics: metrics.clone(),
             wal,

@@ -16,4 +16,8 @@ pub enum PortError {
     /// It did not happen and never will: this node's registration has been superseded.
     #[error("this node's registration is no longer valid: {0}")]
     Fenced(String),
+    /// It did not happen and never will, however often it is tried: the quorum does not take such a
+    /// command. Only a bug, or a node that is too old or too new, leads to this.
+    #[error("the metadata quorum does not take the command: {0}")]
+    Impossible(String),
 }

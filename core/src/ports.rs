@@ -32,6 +32,10 @@ use crate::{
 // ---------------------------------------------------------------------------------------------
 // Sequencer: where offsets come from.
 
+/// The most batches that one commit may hold. With every batch in an append of its own they encode
+/// to less than a quarter of what the quorum takes as one command.
+pub const COMMIT_BATCHES_MAX: usize = 32_768;
+
 /// Assigns offsets. Used by the cache's flush pipeline.
 #[async_trait]
 pub trait Sequencer: Send + Sync + 'static {
@@ -39,7 +43,7 @@ pub trait Sequencer: Send + Sync + 'static {
     ///
     /// Per partition, batches get offsets in the order in which they stand in the commit, and
     /// commits of one gateway are applied in the order in which they were issued if the caller
-    /// awaits each before the next.
+    /// awaits each before the next. At most [`COMMIT_BATCHES_MAX`] batches and moves together.
     async fn commit(&self, commit: Commit) -> PortResult<CommitOutcome>;
 }
 

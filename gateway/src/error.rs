@@ -25,6 +25,7 @@ pub fn data_path(error: &PortError) -> Code {
         PortError::Unavailable(_) => Code::LeaderNotAvailable,
         PortError::Indeterminate(_) => Code::RequestTimedOut,
         PortError::Fenced(_) => Code::NotLeaderOrFollower,
+        PortError::Impossible(_) => Code::UnknownServerError,
     }
 }
 
@@ -33,6 +34,7 @@ pub fn coordinator(error: &PortError) -> Code {
     match error {
         PortError::Unavailable(_) | PortError::Indeterminate(_) => Code::CoordinatorNotAvailable,
         PortError::Fenced(_) => Code::NotCoordinator,
+        PortError::Impossible(_) => Code::UnknownServerError,
     }
 }
 
@@ -44,6 +46,7 @@ pub fn producer_id(error: &PortError) -> Code {
         PortError::Unavailable(_) | PortError::Indeterminate(_) | PortError::Fenced(_) => {
             Code::CoordinatorLoadInProgress
         }
+        PortError::Impossible(_) => Code::UnknownServerError,
     }
 }
 
@@ -52,6 +55,7 @@ pub fn admin(error: &PortError) -> Code {
     match error {
         PortError::Unavailable(_) | PortError::Indeterminate(_) => Code::RequestTimedOut,
         PortError::Fenced(_) => Code::NotController,
+        PortError::Impossible(_) => Code::UnknownServerError,
     }
 }
 
@@ -80,6 +84,7 @@ pub(crate) fn group(error: &GroupError) -> Code {
         GroupError::GroupFull => Code::GroupMaxSizeReached,
         GroupError::NotCoordinator => Code::NotCoordinator,
         GroupError::Unavailable => Code::CoordinatorNotAvailable,
+        GroupError::Impossible => Code::UnknownServerError,
         GroupError::NotEmpty => Code::NonEmptyGroup,
         GroupError::UnknownGroup => Code::GroupIdNotFound,
     }

@@ -19,7 +19,7 @@ use crate::liveness::Heard;
 use crate::peer::{CallError, Introduce, Peer};
 use crate::raft::log_store::LogReader;
 use crate::raft::{Raft, StoredMembership};
-use crate::wire::{COMMAND_MAX, Reply, Request, Status};
+use crate::wire::{COMMAND_MAX, Reply, Request, Status, too_large};
 
 /// A running voter.
 pub(crate) struct Node {
@@ -147,7 +147,7 @@ impl Node {
         envelope.time_ms = self.leader_clock.stamp(seen, wall_ms, Instant::now());
         let bytes = envelope.encode();
         if bytes.len() > COMMAND_MAX {
-            return Reply::Refused(format!("a command of {} bytes", bytes.len()));
+            return Reply::Impossible(too_large(bytes.len()));
         }
         match self.raft.client_write(bytes.into()).await {
             Ok(written) => Reply::Proposed {

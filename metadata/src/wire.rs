@@ -30,6 +30,10 @@ use crate::raft::{Blob, SnapshotMeta, TypeConfig, Vote};
 pub(crate) const FRAME_MAX: usize = 64 << 20;
 /// The largest command, in encoded bytes.
 pub(crate) const COMMAND_MAX: usize = 16 << 20;
+/// What is said of a command beyond [`COMMAND_MAX`].
+pub(crate) fn too_large(bytes: usize) -> String {
+    format!("a command of {bytes} bytes, and at most {COMMAND_MAX} are taken")
+}
 /// Bytes of a snapshot that travel in one frame.
 pub(crate) const SNAPSHOT_PART: usize = 1 << 20;
 /// The largest snapshot that is taken from a peer, in bytes.

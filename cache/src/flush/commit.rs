@@ -1,15 +1,19 @@
 //! Sees one commit through to an outcome.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use frazil_core::env::Ids;
 use frazil_core::ports::{Commit, CommitOutcome, LogIndex, Sequencer};
 use frazil_core::{Extent, PortError, TopicPartition};
 use frazil_objects::Backoff;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::metrics::Metrics;
+
+/// After so many commits in a row that the quorum does not take, this process gives up.
+const REFUSED_MAX: u32 = 5;
 
 /// What commits share.
 pub(crate) struct Committer {
@@ -17,6 +21,8 @@ pub(crate) struct Committer {
     pub(crate) index: Arc<dyn LogIndex>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) metrics: Metrics,
+    /// Commits that were not taken since the last one that was.
+    pub(crate) refused: AtomicU32,
 }
 
 /// The end of a commit.
@@ -39,7 +45,10 @@ pub(crate) enum Committed {
 }
 
 impl Committer {
-    /// Commits, however long that takes.
+    /// Commits, however long that takes. One that the quorum does not take at all is given up, and
+    /// its batches with it; if that happens again and again, nothing that this process could do
+    /// helps, and it ends as if it were superseded: what is in the write-ahead log is found by the
+    /// next start.
     ///
     /// # Cancel safety
     /// If the future is dropped, the outcome is unknown.
@@ -58,6 +67,7 @@ impl Committer {
                     self.metrics.commits.inc();
                     let elapsed = began.elapsed();
                     self.metrics.commit_seconds.observe(elapsed.as_secs_f64());
+                    self.refused.store(0, Ordering::Relaxed);
                     return Committed::Done(outcome);
                 }
                 Err(PortError::Fenced(reason)) => {
@@ -68,6 +78,18 @@ impl Committer {
                 }
                 Err(PortError::Indeterminate(reason)) => {
                     warn!(%reason, "the outcome of a commit is unknown");
+                    return self.fence(fence, reason).await;
+                }
+                Err(PortError::Impossible(reason)) => {
+                    self.metrics.commit_failures.inc();
+                    let times = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                    error!(%reason, times, "the metadata does not take a commit");
+                    if times >= REFUSED_MAX {
+                        return Committed::Fenced {
+                            reason,
+                            unknown: false,
+                        };
+                    }
                     return self.fence(fence, reason).await;
                 }
                 Err(PortError::Unavailable(reason)) => self.pause(&mut backoff, &reason).await,
@@ -86,6 +108,13 @@ impl Committer {
             match self.sequencer.commit(fence.clone()).await {
                 Ok(_) => break,
                 Err(PortError::Fenced(reason)) => {
+                    return Committed::Fenced {
+                        reason,
+                        unknown: true,
+                    };
+                }
+                Err(PortError::Impossible(reason)) => {
+                    error!(%reason, "the metadata does not even take an empty commit");
                     return Committed::Fenced {
                         reason,
                         unknown: true,

@@ -28,6 +28,8 @@ pub(crate) enum Mishap {
     Unavailable,
     /// It is lost, and nobody can tell.
     Lost,
+    /// It is not taken, now or ever.
+    Impossible,
     /// It is applied, and the answer is lost.
     Unanswered,
     /// Nobody can tell; it is applied when the next one arrives.
@@ -290,6 +292,7 @@ impl Sequencer for FakeQuorum {
         match mishap {
             Mishap::Unavailable => return Err(PortError::Unavailable("no leader".into())),
             Mishap::Lost => return unknown(),
+            Mishap::Impossible => return Err(PortError::Impossible("not like this".into())),
             Mishap::None | Mishap::Unanswered | Mishap::Late => {}
         }
         for info in &commit.segments {

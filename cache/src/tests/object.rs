@@ -257,6 +257,29 @@ async fn an_unknown_commit_is_answered_so_and_fenced_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_that_is_never_taken_fails_its_batches_and_nothing_else() {
+    let world = World::new(1);
+    let node = world.start().await;
+    world.quorum.happen([Mishap::Impossible]);
+    let first = node.append(0, OBJECT).await.await;
+    assert!(first.is_err(), "{first:?}");
+    assert!(world.quorum.is_sealed(0), "it cannot be committed later");
+    let second = node.append(0, OBJECT).await.await.unwrap();
+    assert_eq!(second.base_offset, Offset(0));
+
+    // Each time, the fence behind it is taken.
+    world
+        .quorum
+        .happen([Mishap::Impossible, Mishap::None].repeat(5));
+    for _ in 0..5 {
+        assert!(node.append(0, OBJECT).await.await.is_err());
+    }
+    let ended = node.service.await.unwrap();
+    assert!(ended.is_err(), "it does not go on for ever: {ended:?}");
+    assert_eq!(world.quorum.end(partition(0)), Offset(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_superseded_node_stops_and_says_so() {
     let world = World::new(1);
     let node = world.start().await;

@@ -117,6 +117,8 @@ pub(crate) enum GroupError {
     NotCoordinator,
     #[error("the group's coordinator cannot reach the quorum, or has too many groups")]
     Unavailable,
+    #[error("the metadata does not take what the group would store")]
+    Impossible,
     #[error("the group has members")]
     NotEmpty,
     #[error("there is no such group")]
@@ -129,6 +131,7 @@ impl From<PortError> for GroupError {
             // What may have happened is fenced by the next claim, and asked for again.
             PortError::Unavailable(_) | PortError::Indeterminate(_) => Self::Unavailable,
             PortError::Fenced(_) => Self::NotCoordinator,
+            PortError::Impossible(_) => Self::Impossible,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | an outcome, applied here | the outcome |
 //! | every attempt failed before it was sent, or was turned away | `Unavailable` |
+//! | the quorum says that it will never take such a command | `Impossible`, at once |
 //! | anything else | `Indeterminate` |
 //!
 //! # Cancel safety
@@ -39,7 +40,7 @@ use crate::image::Image;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peer::{CallError, Peer};
-use crate::wire::{COMMAND_MAX, Reply, Request, Status};
+use crate::wire::{COMMAND_MAX, Reply, Request, Status, too_large};
 
 use barrier::Barrier;
 use lost::Lost;
@@ -380,13 +381,15 @@ impl Link {
     async fn commit(&self, envelope: &Envelope, deadline: Instant) -> PortResult<Outcome> {
         let mut uncertain = false;
         let mut backoff = BACKOFF_MIN;
+        let bytes: crate::raft::Blob = envelope.encode().into();
+        // A frame that is too large ends the connection, so it is not even sent.
+        if bytes.0.len() > COMMAND_MAX {
+            return Err(PortError::Impossible(too_large(bytes.0.len())));
+        }
         loop {
-            let request = |relayed| {
-                let bytes = envelope.encode().into();
-                match relayed {
-                    true => Request::ProposeAnywhere(bytes),
-                    false => Request::Propose(bytes),
-                }
+            let request = |relayed| match relayed {
+                true => Request::ProposeAnywhere(bytes.clone()),
+                false => Request::Propose(bytes.clone()),
             };
             let local = async |node: Arc<Node>| node.propose(envelope.clone()).await;
             let problem = match self.attempt(request, local, deadline).await {
@@ -397,7 +400,11 @@ impl Link {
                     format!("voter {leader:?} is said to lead")
                 }
                 Ok(Reply::Refused(why)) => why,
-                Ok(Reply::Impossible(why)) => return Err(PortError::Unavailable(why)),
+                // An attempt before this one may have been taken, and this one not by chance.
+                Ok(Reply::Impossible(why)) if uncertain => {
+                    return Err(PortError::Indeterminate(why));
+                }
+                Ok(Reply::Impossible(why)) => return Err(PortError::Impossible(why)),
                 Ok(Reply::Unknown(why)) => {
                     uncertain = true;
                     why
@@ -412,7 +419,7 @@ impl Link {
                     why
                 }
             };
-            if Instant::now() + backoff >= deadline || envelope_too_large(envelope) {
+            if Instant::now() + backoff >= deadline {
                 return Err(if uncertain {
                     PortError::Indeterminate(problem)
                 } else {
@@ -474,12 +481,6 @@ impl Link {
     }
 }
 
-fn envelope_too_large(envelope: &Envelope) -> bool {
-    // Only the few that could be are measured.
-    matches!(&envelope.command, Command::Commit(commit) if commit.appends.len() > 10_000)
-        && envelope.encode().len() > COMMAND_MAX
-}
-
 fn lease_ms(lease: Duration) -> u32 {
     u32::try_from(lease.as_millis()).unwrap_or(u32::MAX)
 }
@@ -488,7 +489,7 @@ fn lease_ms(lease: Duration) -> u32 {
 fn unexpected(outcome: &Outcome) -> PortError {
     tracing::error!(?outcome, "the metadata state refused a command as invalid");
     match outcome {
-        Outcome::Invalid(why) => PortError::Unavailable(format!("invalid command: {why}")),
+        Outcome::Invalid(why) => PortError::Impossible(why.clone()),
         other => PortError::Indeterminate(format!("an outcome of another kind: {other:?}")),
     }
 }

@@ -5,8 +5,9 @@ use frazil_core::{BrokerEpoch, BrokerId, Location, SegmentId, TopicPartition};
 
 use super::segment::{Place, Segment, Slot, SlotRef, Stage};
 
-/// The most batches that one commit carries, so that a backlog does not become one huge command.
-const COMMIT_BATCHES_MAX: usize = 8192;
+/// The most batches that one commit of several groups or segments carries, so that a backlog does not
+/// become one huge command. One group or segment alone may have more.
+const BACKLOG_BATCHES_MAX: usize = 8192;
 
 #[derive(Debug)]
 pub(super) struct InFlight {
@@ -52,7 +53,7 @@ impl Assembly {
 
     /// Whether so many more batches fit. The first group or segment always does.
     pub(super) fn has_room(&self, batches: usize) -> bool {
-        self.batches == 0 || self.batches + batches <= COMMIT_BATCHES_MAX
+        self.batches == 0 || self.batches + batches <= BACKLOG_BATCHES_MAX
     }
 
     /// Whether there is nothing to be committed, although there may be segments in it.

@@ -36,7 +36,9 @@ mod segment;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use frazil_core::ports::{BatchInfo, BatchOutcome, BatchRefusal, Commit, CommitOutcome};
+use frazil_core::ports::{
+    BatchInfo, BatchOutcome, BatchRefusal, COMMIT_BATCHES_MAX, Commit, CommitOutcome,
+};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, TopicPartition};
 
 use self::assemble::{Assembly, InFlight};
@@ -168,7 +170,7 @@ impl Pipeline {
         } else {
             *self.awaiting.entry(partition).or_default() += 1;
         }
-        let open = self.room(cost(info.length), now);
+        let open = self.room(1, cost(info.length), now);
         if local {
             open.forming.push(open.slots.len());
         } else {
@@ -534,7 +536,7 @@ impl Pipeline {
     /// Adds batches that have their offsets to one segment.
     fn put_together(&mut self, slots: Vec<Slot>, wal_start: Option<u64>, now: Duration) {
         let bytes = slots.iter().map(|slot| cost(slot.info.length)).sum();
-        let open = self.room(bytes, now);
+        let open = self.room(slots.len(), bytes, now);
         // They come to lie between the batches of a group that is still forming. Those in front of
         // them have to be an extent of their own, or it would be cut when it is moved.
         if let Some(group) = close_group(open) {
@@ -547,10 +549,12 @@ impl Pipeline {
         }
     }
 
-    /// The open segment, after sealing it if it is full or has no room for so many bytes.
-    fn room(&mut self, bytes: usize, now: Duration) -> &mut Segment {
+    /// The open segment, after sealing it if it is full or has no room for so many batches and
+    /// bytes. No segment has more batches than one commit may, since each is committed as a whole.
+    fn room(&mut self, batches: usize, bytes: usize, now: Duration) -> &mut Segment {
         let open = self.segments.back_mut().expect("there is an open segment");
-        if !self.policy.has_room(open.bytes, bytes) {
+        let crowded = !open.slots.is_empty() && open.slots.len() + batches > COMMIT_BATCHES_MAX;
+        if crowded || !self.policy.has_room(open.bytes, bytes) {
             open.flush = true;
             let verdict = self.verdict(now);
             assert_eq!(verdict, Verdict::Seal, "a flush needs no reason");

@@ -388,3 +388,32 @@ fn a_backlog_is_committed_in_several_commands() {
     }
     assert!((4_000..=8_192).contains(&largest), "{largest}");
 }
+
+#[test]
+fn a_segment_has_no_more_batches_than_a_commit_may() {
+    let policy = Policy::new(&Config::remote());
+    let mut pipeline = Pipeline::new(BROKER, BrokerEpoch(1), policy, None);
+    let batches = COMMIT_BATCHES_MAX + 1;
+    for ticket in 0..batches as u64 {
+        let info = BatchInfo {
+            length: 70,
+            records: 1,
+            max_timestamp: 0,
+            producer: None,
+        };
+        let staged = pipeline.stage(
+            ticket,
+            partition(0),
+            info,
+            Durability::Object,
+            Duration::ZERO,
+        );
+        staged.unwrap();
+    }
+    let (effects, _) = pipeline.pump(Duration::ZERO);
+    let uploads = effects.iter().filter_map(|effect| match effect {
+        Effect::Upload { batches, .. } => Some(batches.len()),
+        _ => None,
+    });
+    assert_eq!(uploads.collect::<Vec<_>>(), [COMMIT_BATCHES_MAX]);
+}
