@@ -41,12 +41,13 @@ use crate::identity::{self, Identity};
 use crate::peers;
 use crate::store::{self, Kind, Store};
 
-/// How long a gateway stays in the live set without being heard of.
-const LEASE: Duration = Duration::from_secs(10);
+/// How long a gateway stays in the live set without being heard of. Clients of one that is lost go
+/// on when its lease has ended; one that is merely slow loses nothing but them.
+const LEASE: Duration = Duration::from_secs(6);
 /// How long a node that starts waits for the quorum.
 const QUORUM_PATIENCE: Duration = Duration::from_secs(120);
 /// How often it is heard of.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+const HEARTBEAT: Duration = Duration::from_millis(1500);
 
 /// Serves as `config` says until `stop`, then stops in order.
 ///
@@ -723,11 +724,12 @@ fn compactor_config(config: &Config) -> frazil_compactor::Config {
     frazil_compactor::Config {
         retention_interval: config.retention_check_interval,
         reclaim_interval: config.retention_check_interval.min(Duration::from_secs(60)),
+        // It lists the store: an hour, by default.
+        sweep_interval: config.retention_check_interval * 12,
         grace: config.collector_grace,
         producer_expiration: config.producer_id_expiration,
         offsets_retention: config.offsets_retention,
         broker_defaults: config.broker_settings(),
-        ..frazil_compactor::Config::default()
     }
 }
 

@@ -8,7 +8,8 @@ pub struct Config {
     pub retention_interval: Duration,
     /// Between two rounds of deleting retired objects.
     pub reclaim_interval: Duration,
-    /// Between two searches for orphans, each of which lists the store.
+    /// Between two searches for orphans, each of which lists the store. The first one comes after
+    /// `reclaim_interval`, if that is shorter.
     pub sweep_interval: Duration,
     /// How long an object stays after the last reference to it has gone. Longer than the longest
     /// read, so that no reader meets a missing object.

@@ -57,9 +57,15 @@ impl Service {
     /// # Cancel safety
     /// May be dropped at any point: every chore is safe to stop anywhere.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut retention = ticks(self.config.retention_interval);
-        let mut reclaim = ticks(self.config.reclaim_interval);
-        let mut sweep = ticks(self.config.sweep_interval);
+        let (reclaim, sweep) = (self.config.reclaim_interval, self.config.sweep_interval);
+        let mut retention = ticks(
+            self.config.retention_interval,
+            self.config.retention_interval,
+        );
+        // The first search comes soon: a process that is started afresh more often than it
+        // searches would otherwise never do.
+        let mut sweep = ticks(reclaim.min(sweep), sweep);
+        let mut reclaim = ticks(reclaim, reclaim);
         loop {
             let chore = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -132,8 +138,8 @@ enum Chore {
     Sweep,
 }
 
-fn ticks(every: Duration) -> tokio::time::Interval {
-    let mut ticks = interval_at(Instant::now() + every, every);
+fn ticks(first: Duration, every: Duration) -> tokio::time::Interval {
+    let mut ticks = interval_at(Instant::now() + first, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
