@@ -7,8 +7,10 @@
 //! what clients ask and when faults are due; what else happens is up to the machine.
 
 mod client;
+mod cluster;
 mod fleet;
 mod harness;
+mod links;
 mod lone;
 mod member;
 mod sabotage;

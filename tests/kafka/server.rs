@@ -1,9 +1,10 @@
 //! A broker process of a test's own.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -23,20 +24,22 @@ pub(crate) struct Server {
     http: SocketAddr,
 }
 
-/// An address that was free a moment ago, and that no other test of this process has been given: the
-/// system may hand out a port again as soon as it is let go.
+/// An address that was free a moment ago, and that no other test of this process has been given. It
+/// is below the ports that systems give to outgoing connections and to listeners on port 0: a broker
+/// that is killed finds its own free when it comes back.
 pub(crate) fn free_address() -> SocketAddr {
-    static GIVEN: std::sync::Mutex<std::collections::BTreeSet<u16>> =
-        std::sync::Mutex::new(std::collections::BTreeSet::new());
-    loop {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        if GIVEN.lock().unwrap().insert(address.port()) {
-            return address;
-        }
-    }
+    const PORTS: std::ops::Range<u32> = 10_000..32_000;
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin at different ports.
+    let first = std::process::id().wrapping_mul(7919);
+    let mut turns = std::iter::repeat_with(|| TURN.fetch_add(1, Ordering::Relaxed));
+    let mut ports = turns.by_ref().take(PORTS.len()).map(|turn| {
+        let port = PORTS.start + first.wrapping_add(turn) % (PORTS.end - PORTS.start);
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port as u16))
+    });
+    ports
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("a free port")
 }
 
 /// The command that serves on `data`.
