@@ -2,6 +2,7 @@
 //! brokers it measures.
 
 mod broker;
+mod faults;
 mod figures;
 mod hostile;
 mod scale;
@@ -22,6 +23,8 @@ struct Args {
 enum Command {
     /// Throughput, latency, start-up time, memory and cost of one broker on a local directory
     Figures(figures::Options),
+    /// What a fleet of processes promises and delivers under one fault after the other
+    Reliability(faults::Options),
     /// What connections, partitions and groups cost: memory of each, answers and starts with many
     Scale(scale::Options),
     /// Garbage from a thousand connections a second, beside ordinary load
@@ -31,6 +34,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Figures(options) => figures::run(&options),
+        Command::Reliability(options) => faults::run(&options),
         Command::Scale(options) => scale::run(&options),
         Command::Hostile(options) => hostile::run(&options),
     }

@@ -17,7 +17,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-fn client(broker: SocketAddr) -> ClientConfig {
+fn client(broker: impl std::fmt::Display) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", broker.to_string());
     config
@@ -25,7 +25,7 @@ fn client(broker: SocketAddr) -> ClientConfig {
 
 /// Creates topics, all with the same settings.
 pub(crate) fn create_topics(
-    broker: SocketAddr,
+    broker: impl std::fmt::Display,
     names: &[String],
     partitions: i32,
     settings: &[(&str, &str)],
