@@ -18,6 +18,7 @@ use crate::image::Image;
 use crate::liveness::Heard;
 use crate::peer::{CallError, Introduce, Peer};
 use crate::raft::log_store::LogReader;
+use crate::raft::snapshot::SnapshotStore;
 use crate::raft::{Raft, StoredMembership};
 use crate::wire::{COMMAND_MAX, Reply, Request, Status, too_large};
 
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     pub(crate) raft: Raft,
     pub(crate) image: Arc<Image>,
     pub(crate) log: LogReader,
+    pub(crate) snapshots: Arc<SnapshotStore>,
     clock: Arc<dyn Clock>,
     leader_clock: LeaderClock,
     /// What it has heard of gateways as the leader.
@@ -47,7 +49,7 @@ impl Node {
     pub(crate) fn new(
         raft: Raft,
         image: Arc<Image>,
-        log: LogReader,
+        (log, snapshots): (LogReader, Arc<SnapshotStore>),
         clock: Arc<dyn Clock>,
         directory: Arc<Directory>,
         sole: bool,
@@ -59,6 +61,7 @@ impl Node {
             raft,
             image,
             log,
+            snapshots,
             clock,
             leader_clock: LeaderClock::default(),
             heard: Heard::default(),

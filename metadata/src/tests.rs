@@ -1,6 +1,7 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
 mod clock;
+mod snapshots;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -131,8 +131,12 @@ impl Voter {
             let formed = others.iter().find(|members| !members.voters.is_empty());
             joins = formed.is_some_and(|members| !members.voters.contains_key(&config.voter_id));
         }
-        let machine =
-            StateMachine::new(Arc::clone(&image), Arc::clone(&snapshots), metrics.clone());
+        let machine = StateMachine::new(
+            Arc::clone(&image),
+            Arc::clone(&snapshots),
+            Some(reader.clone()),
+            metrics.clone(),
+        );
         let network = Network::new(us.clone(), config.voters.clone());
         let raft = Raft::new(config.voter_id, raft_config, network, store, machine)
             .await
@@ -147,7 +151,15 @@ impl Voter {
         }
         let sole = sole && !joined;
         let directory = Arc::new(Directory::new(us, config.voters.clone()));
-        let node = Node::new(raft, image, reader, clock, directory, sole, listens);
+        let node = Node::new(
+            raft,
+            image,
+            (reader, Arc::clone(&snapshots)),
+            clock,
+            directory,
+            sole,
+            listens,
+        );
         let node = Arc::new(node);
 
         let stop = CancellationToken::new();

@@ -27,6 +27,7 @@ pub(crate) mod log_store;
 pub(crate) mod log_writer;
 pub(crate) mod network;
 pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
 

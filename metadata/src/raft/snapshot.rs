@@ -92,6 +92,14 @@ impl SnapshotStore {
         Ok(names)
     }
 
+    /// The index of the newest snapshot, readable or not.
+    #[cfg(test)]
+    pub(crate) fn newest_index(&self) -> Option<u64> {
+        let newest = self.names().ok()?.pop()?;
+        let digits = newest.strip_prefix(PREFIX)?.get(..16)?;
+        u64::from_str_radix(digits, 16).ok()
+    }
+
     /// Writes a snapshot, durably, and removes those that are no longer kept.
     pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
         let _alone = self.saving.lock();

@@ -3,6 +3,8 @@
 //!
 //! Envelopes are decoded and outcomes encoded outside the image's lock. An envelope that cannot be
 //! decoded was written by a later version of this program; this voter stops rather than skip it.
+//!
+//! A snapshot is made beside the image ([`replay`](mod@super::replay)), which nobody waits for.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +14,10 @@ use futures_util::{Stream, StreamExt};
 use openraft::entry::RaftEntry as _;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot};
+use parking_lot::Mutex;
 
+use super::log_store::LogReader;
+use super::replay::{Covering, replay};
 use super::snapshot::SnapshotStore;
 use super::{Blob, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::command::{Envelope, Outcome};
@@ -26,23 +31,37 @@ const BATCH: usize = 256;
 
 type OurSnapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
 
+/// What the image covers.
+#[derive(Default)]
+struct Covered {
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
 /// The state machine of a voter.
 pub(crate) struct StateMachine {
     image: Arc<Image>,
-    last: Option<LogId>,
-    membership: StoredMembership,
+    /// Held while the image is changed.
+    covered: Arc<Mutex<Covered>>,
     snapshots: Arc<SnapshotStore>,
+    log: Option<LogReader>,
     metrics: Metrics,
 }
 
 impl StateMachine {
-    /// Applies to `image`, which is empty.
-    pub(crate) fn new(image: Arc<Image>, snapshots: Arc<SnapshotStore>, metrics: Metrics) -> Self {
+    /// Applies to `image`, which is empty. Its snapshots are made from the log, if it is given, and
+    /// else of a copy of the image.
+    pub(crate) fn new(
+        image: Arc<Image>,
+        snapshots: Arc<SnapshotStore>,
+        log: Option<LogReader>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             image,
-            last: None,
-            membership: StoredMembership::default(),
+            covered: Arc::default(),
             snapshots,
+            log,
             metrics,
         }
     }
@@ -50,7 +69,7 @@ impl StateMachine {
     fn apply_batch(&mut self, batch: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let mut entries = Vec::with_capacity(batch.len());
         let mut responders = Vec::with_capacity(batch.len());
-        let mut last = None;
+        let (mut last, mut members) = (None, None);
         for (entry, responder) in batch {
             let id = entry.log_id();
             let envelope = match entry.payload {
@@ -61,7 +80,7 @@ impl StateMachine {
                     Some(envelope)
                 }
                 EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(id), membership);
+                    members = Some(StoredMembership::new(Some(id), membership));
                     None
                 }
             };
@@ -69,8 +88,14 @@ impl StateMachine {
             responders.push(responder);
             last = Some(id);
         }
-        let outcomes = self.image.apply(&entries);
-        self.last = last.or(self.last);
+        let outcomes = {
+            let mut covered = self.covered.lock();
+            covered.last = last.or(covered.last);
+            if let Some(members) = members {
+                covered.membership = members;
+            }
+            self.image.apply(&entries)
+        };
         for (responder, outcome) in responders.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 let bytes = outcome.as_ref().map(Outcome::encode).unwrap_or_default();
@@ -79,43 +104,59 @@ impl StateMachine {
         }
         Ok(())
     }
-
-    fn meta(&self) -> SnapshotMeta {
-        SnapshotMeta {
-            last_log_id: self.last,
-            last_membership: self.membership.clone(),
-        }
-    }
 }
 
-/// A copy of the state that is to become a snapshot.
+/// Makes a snapshot of what was applied when it was made itself, or later.
 pub(crate) struct Builder {
-    meta: SnapshotMeta,
-    state: Arc<State>,
+    upto: Option<LogId>,
+    image: Arc<Image>,
+    covered: Arc<Mutex<Covered>>,
     snapshots: Arc<SnapshotStore>,
+    log: Option<LogReader>,
     metrics: Metrics,
+}
+
+impl Builder {
+    async fn covering(&self) -> Covering {
+        if let (Some(log), Some(upto)) = (&self.log, self.upto) {
+            match replay(&self.snapshots, log, upto, self.image.knows()).await {
+                Ok(Some(covering)) => return covering,
+                Ok(None) => tracing::debug!("the log has been purged meanwhile"),
+                Err(error) => {
+                    tracing::warn!(%error, "the last snapshot and the log do not give the next one");
+                }
+            }
+        }
+        // Commands wait for as long as this takes.
+        let covered = self.covered.lock();
+        let (state, _) = self.image.copy();
+        Covering {
+            state,
+            last: covered.last,
+            membership: covered.membership.clone(),
+        }
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<OurSnapshot> {
-        let (meta, state, snapshots) = (
-            self.meta.clone(),
-            Arc::clone(&self.state),
-            Arc::clone(&self.snapshots),
-        );
+        let covering = self.covering().await;
+        let meta = covering.meta();
+        let (saved, snapshots) = (meta.clone(), Arc::clone(&self.snapshots));
         let bytes = crate::blocking::spawn_blocking(move || -> io::Result<Bytes> {
-            let bytes = state.snapshot();
-            snapshots.save(&meta, &bytes)?;
+            let bytes = covering.state.snapshot();
+            drop(covering);
+            snapshots.save(&saved, &bytes)?;
             Ok(bytes.into())
         })
         .await
         .map_err(io::Error::other)??;
         self.metrics.snapshots_built.inc();
-        tracing::info!(last = ?self.meta.last_log_id, bytes = bytes.len(), "metadata snapshot written");
+        tracing::info!(last = ?meta.last_log_id, bytes = bytes.len(), "metadata snapshot written");
         Ok(Snapshot {
-            meta: self.meta.clone(),
+            meta,
             snapshot: bytes,
         })
     }
@@ -126,7 +167,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        Ok((self.last, self.membership.clone()))
+        let covered = self.covered.lock();
+        Ok((covered.last, covered.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
@@ -142,9 +184,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
-            meta: self.meta(),
-            state: Arc::new(self.image.copy().0),
+            upto: self.covered.lock().last,
+            image: Arc::clone(&self.image),
+            covered: Arc::clone(&self.covered),
             snapshots: Arc::clone(&self.snapshots),
+            log: self.log.clone(),
             metrics: self.metrics.clone(),
         }
     }
@@ -161,10 +205,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         })
         .await
         .map_err(io::Error::other)??;
-        self.last = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
-        self.image
-            .install(state, meta.last_log_id.map_or(0, |id| id.index));
+        {
+            let mut covered = self.covered.lock();
+            covered.last = meta.last_log_id;
+            covered.membership = meta.last_membership.clone();
+            let index = meta.last_log_id.map_or(0, |id| id.index);
+            self.image.install(state, index);
+        }
         self.metrics.snapshots_installed.inc();
         Ok(())
     }

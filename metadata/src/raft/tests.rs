@@ -45,7 +45,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
         .unwrap();
         let snapshots = SnapshotStore::new(Arc::new(RealDisk), dir.path().to_owned());
         let image = Arc::new(Image::new(crate::command::LEVEL, Metrics::default()));
-        let machine = StateMachine::new(image, Arc::new(snapshots), Metrics::default());
+        let machine = StateMachine::new(image, Arc::new(snapshots), None, Metrics::default());
         Ok((dir, opened.store, machine))
     }
 }
