@@ -85,6 +85,8 @@ use peer::Peers;
 use peer::client::Us;
 use read::Reader;
 use read::blocks::Blocks;
+use read::objects::Objects;
+use read::shelf::Shelf;
 use tail::Tail;
 use wal::{Recovery, Wal};
 
@@ -165,6 +167,7 @@ struct Shared {
     reader: Reader,
     us: Us,
     tail: Arc<Tail>,
+    blocks: Arc<Blocks>,
     metrics: Metrics,
 }
 
@@ -185,15 +188,6 @@ impl Cache {
             let created = parts.disk.create_dir_all(&disk.dir);
             created.map_err(|error| Error::BlockCache(error.to_string()))?;
         }
-        let blocks = Blocks::open(
-            &config,
-            Arc::clone(&parts.store),
-            parts.prefix.clone(),
-            parts.retries.clone(),
-            metrics.clone(),
-            &parts.cluster,
-        )
-        .await?;
         let us = Us {
             cluster: parts.cluster.clone(),
             broker: parts.broker,
@@ -202,12 +196,22 @@ impl Cache {
             .neighbours
             .clone()
             .map(|neighbours| Arc::new(Peers::new(us.clone(), neighbours, metrics.clone())));
+        let objects = Objects::new(
+            &config,
+            Arc::clone(&parts.store),
+            parts.prefix.clone(),
+            parts.retries.clone(),
+            metrics.clone(),
+        );
+        let shelf = Shelf::open(&config, &parts.cluster).await?;
+        let blocks = Blocks::new(objects, shelf, peers.clone(), metrics.clone());
         let reader = Reader::new(
             parts.broker,
             Arc::clone(&parts.index),
             Arc::clone(&tail),
-            blocks,
+            Arc::clone(&blocks),
             peers,
+            far_behind(&config),
             metrics.clone(),
         );
         let recovery = recover(&config, &parts).await?;
@@ -264,6 +268,7 @@ impl Cache {
             reader,
             us,
             tail,
+            blocks,
             metrics,
         });
         Ok((Self { shared }, service))
@@ -342,6 +347,7 @@ impl Cache {
         peer::Server::new(
             shared.us.clone(),
             Arc::clone(&shared.tail),
+            Arc::clone(&shared.blocks),
             shared.metrics.clone(),
         )
     }
@@ -355,6 +361,11 @@ impl Cache {
     pub fn stats(&self) -> Stats {
         self.shared.metrics.stats()
     }
+}
+
+/// How many bytes before a reader make it one that is far behind: a quarter of what can be kept.
+fn far_behind(config: &Config) -> u64 {
+    config.block_memory_bytes as u64 / 4
 }
 
 /// Reads what the state expects of the logs of earlier registrations.

@@ -29,6 +29,9 @@ pub struct Metrics {
     pub(crate) corrupt: Counter,
     pub(crate) peer_wal_reads: Counter,
     pub(crate) peer_failures: Counter,
+    pub(crate) peer_blocks: Counter,
+    pub(crate) peer_hedges: Counter,
+    pub(crate) gets_hedged: Counter,
     pub(crate) peer_served: Counter,
     pub(crate) peer_bytes: Counter,
     pub(crate) peer_served_bytes: Counter,
@@ -59,10 +62,16 @@ pub struct Stats {
     pub tail_hits: u64,
     /// Blocks found in the block cache.
     pub block_hits: u64,
-    /// Blocks that had to be fetched.
+    /// Blocks that were not there.
     pub block_misses: u64,
     /// Extents read from write-ahead logs of other gateways.
     pub peer_wal_reads: u64,
+    /// Blocks that another gateway had or fetched.
+    pub peer_blocks: u64,
+    /// Times that the store was asked because another gateway took long.
+    pub peer_hedges: u64,
+    /// Second GETs because the first took long; they are among `gets`.
+    pub gets_hedged: u64,
     /// Requests to other gateways that were not answered, or with a failure.
     pub peer_failures: u64,
     /// Answers with bytes given to other gateways.
@@ -96,6 +105,9 @@ impl Default for Metrics {
             corrupt: Counter::default(),
             peer_wal_reads: Counter::default(),
             peer_failures: Counter::default(),
+            peer_blocks: Counter::default(),
+            peer_hedges: Counter::default(),
+            gets_hedged: Counter::default(),
             peer_served: Counter::default(),
             peer_bytes: Counter::default(),
             peer_served_bytes: Counter::default(),
@@ -109,7 +121,7 @@ impl Metrics {
     /// Registers the metrics under `frazil_cache_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("frazil_cache");
-        let counters: [(&str, &str, &Counter); 18] = [
+        let counters: [(&str, &str, &Counter); 21] = [
             ("puts", "PUT requests sent to the object store", &self.puts),
             (
                 "put_failures",
@@ -145,7 +157,7 @@ impl Metrics {
             ),
             (
                 "block_misses",
-                "Blocks fetched from the object store",
+                "Blocks that were not in the block cache",
                 &self.block_misses,
             ),
             (
@@ -162,6 +174,21 @@ impl Metrics {
                 "peer_failures",
                 "Requests to other gateways that failed",
                 &self.peer_failures,
+            ),
+            (
+                "peer_blocks",
+                "Blocks that another gateway had or fetched",
+                &self.peer_blocks,
+            ),
+            (
+                "peer_hedges",
+                "Times that the object store was asked because another gateway took long",
+                &self.peer_hedges,
+            ),
+            (
+                "gets_hedged",
+                "Second GET requests because the first took long; they count as GETs too",
+                &self.gets_hedged,
             ),
             (
                 "peer_served",
@@ -238,6 +265,9 @@ impl Metrics {
             block_hits: self.block_hits.get(),
             block_misses: self.block_misses.get(),
             peer_wal_reads: self.peer_wal_reads.get(),
+            peer_blocks: self.peer_blocks.get(),
+            peer_hedges: self.peer_hedges.get(),
+            gets_hedged: self.gets_hedged.get(),
             peer_failures: self.peer_failures.get(),
             peer_served: self.peer_served.get(),
         }

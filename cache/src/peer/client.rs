@@ -27,7 +27,7 @@ use super::wire::{Greeting, REPLY_MAX, Reply, Request, read_frame};
 use crate::net::{Dial, Stream};
 
 /// How long connecting and greeting may take.
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT: Duration = SILENCE;
 /// How long a gateway at whose end the machine works may send nothing.
 pub(crate) const SILENCE: Duration = Duration::from_millis(500);
 /// Calls of one link that are under way at once; with what a reply may be long, a bound on memory.
@@ -68,6 +68,8 @@ pub(crate) struct Link {
     dial: Arc<dyn Dial>,
     calls: Semaphore,
     connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    /// How often connecting has failed, and how the last time.
+    failures: Mutex<(u64, String)>,
 }
 
 impl Link {
@@ -79,6 +81,7 @@ impl Link {
             dial,
             calls: Semaphore::new(CALLS_MAX),
             connection: tokio::sync::Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 
@@ -116,15 +119,26 @@ impl Link {
 
     /// The connection, and whether nobody has used it before.
     async fn connect(&self) -> io::Result<(Arc<Connection>, bool)> {
+        let failed = self.failures.lock().0;
         let mut connection = self.connection.lock().await;
         if let Some(connection) = &*connection
             && !connection.shared.closed.load(Ordering::Acquire)
         {
             return Ok((Arc::clone(connection), false));
         }
-        let stream = tokio::time::timeout(CONNECT, self.greet())
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        {
+            let (times, how) = &*self.failures.lock();
+            if *times > failed {
+                // Those who waited meanwhile need not try in turn.
+                return Err(io::Error::other(how.clone()));
+            }
+        }
+        let greeted = tokio::time::timeout(CONNECT, self.greet()).await;
+        let greeted = greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = greeted.inspect_err(|error| {
+            let mut failures = self.failures.lock();
+            *failures = (failures.0 + 1, error.to_string());
+        })?;
         let new = Arc::new(Connection::start(stream));
         *connection = Some(Arc::clone(&new));
         Ok((new, true))

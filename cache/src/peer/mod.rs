@@ -1,7 +1,8 @@
 //! Other gateways: what they have is asked of them.
 //!
 //! ```text
-//!  reader ─► Peers ─► Link ═══ TCP ═══ Server ─► tail (write-ahead log) of the other gateway
+//!  reader ─► Peers ─► Link ═══ TCP ═══ Server ─┬─► tail: write-ahead log, newest segments
+//!                                             └─► blocks: cache, object store
 //! ```
 //!
 //! Who they are and where is the metadata's knowledge ([`Gateways`]), looked up at every question,
@@ -12,6 +13,7 @@
 //! Nothing depends on an answer: whoever gets none looks into the newest index, or asks the store.
 
 pub(crate) mod client;
+mod owner;
 pub(crate) mod server;
 pub(crate) mod wire;
 
@@ -21,7 +23,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use frazil_core::ports::{Gateway, Gateways};
-use frazil_core::{BrokerEpoch, BrokerId};
+use frazil_core::{BrokerEpoch, BrokerId, SegmentId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -34,6 +36,7 @@ use self::client::{CallError, Link, Us};
 use self::wire::{PAYLOAD_MAX, Reply, Request};
 use crate::metrics::Metrics;
 use crate::net::Dial;
+use crate::read::hedge::Hedge;
 
 /// How long bytes of another gateway's log are waited for.
 const WAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -41,6 +44,11 @@ const WAL_PATIENCE: Duration = Duration::from_secs(3);
 const WAL_PARTS: usize = 4;
 /// The longest extent that is asked for.
 const WAL_EXTENT_MAX: u32 = 64 << 20;
+/// How long a block is waited for, including its fetch by the other gateway.
+const BLOCK_PATIENCE: Duration = Duration::from_secs(12);
+/// When the store is asked too: not before this, and at the latest after that.
+const HEDGE_FLOOR: Duration = Duration::from_millis(100);
+const HEDGE_CAP: Duration = Duration::from_secs(1);
 /// How long a gateway that was down is not asked.
 const SUSPICION: Duration = Duration::from_secs(10);
 
@@ -70,6 +78,7 @@ pub(crate) struct Peers {
     neighbours: Neighbours,
     links: Mutex<HashMap<BrokerId, Arc<Link>>>,
     suspects: Mutex<HashMap<(BrokerId, BrokerEpoch), Instant>>,
+    hedge: Mutex<Hedge>,
     metrics: Metrics,
 }
 
@@ -80,6 +89,7 @@ impl Peers {
             neighbours,
             links: Mutex::default(),
             suspects: Mutex::default(),
+            hedge: Mutex::new(Hedge::new(HEDGE_FLOOR, HEDGE_CAP)),
             metrics,
         }
     }
@@ -134,6 +144,48 @@ impl Peers {
         };
         self.metrics.peer_wal_reads.inc();
         Ok(bytes)
+    }
+
+    /// The other gateway of the zone that fetches a stripe; `None`: this one does.
+    pub(crate) fn owner(&self, id: SegmentId, stripe: u32) -> Option<Gateway> {
+        let us = self.us.broker;
+        let mut all = self.neighbours.gateways.gateways();
+        all.retain(|gateway| {
+            gateway.live
+                && gateway.zone == self.neighbours.zone
+                && (gateway.id == us || !gateway.address.is_empty() && !self.is_suspect(gateway))
+        });
+        let owner = owner::owner(all.iter().map(|gateway| gateway.id), id, stripe);
+        let owner = owner.filter(|owner| *owner != us)?;
+        all.into_iter().find(|gateway| gateway.id == owner)
+    }
+
+    /// A block of a segment, from its owner. It is not checked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe.
+    pub(crate) async fn block(
+        &self,
+        owner: &Gateway,
+        id: SegmentId,
+        block: u32,
+        scan: bool,
+    ) -> Result<Bytes, PeerError> {
+        let began = Instant::now();
+        let request = Request::Block { id, block, scan };
+        let bytes = self.ask(owner, &request, began + BLOCK_PATIENCE).await?;
+        self.hedge.lock().record(began.elapsed());
+        Ok(bytes)
+    }
+
+    /// How long to wait for a block before the store is asked too.
+    pub(crate) fn patience(&self) -> Duration {
+        self.hedge.lock().begin()
+    }
+
+    /// Whether the store may be asked too.
+    pub(crate) fn may_hedge(&self) -> bool {
+        self.hedge.lock().spend()
     }
 
     async fn ask(

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::SegmentId;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -25,8 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::Us;
 use super::wire::{Greeting, PAYLOAD_MAX, REQUEST_MAX, Reply, Request, read_frame};
+use crate::ReadError;
 use crate::metrics::Metrics;
 use crate::net::{Connections, Stream};
+use crate::read::Class;
+use crate::read::blocks::Blocks;
+use crate::read::plan::BLOCK_BYTES;
 use crate::tail::Tail;
 
 /// Connections that are served at once.
@@ -51,16 +56,18 @@ pub struct Server {
 struct Shared {
     us: Us,
     tail: Arc<Tail>,
+    blocks: Arc<Blocks>,
     replies: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 impl Server {
-    pub(crate) fn new(us: Us, tail: Arc<Tail>, metrics: Metrics) -> Self {
+    pub(crate) fn new(us: Us, tail: Arc<Tail>, blocks: Arc<Blocks>, metrics: Metrics) -> Self {
         Self {
             shared: Arc::new(Shared {
                 us,
                 tail,
+                blocks,
                 replies: Arc::new(Semaphore::new(REPLIES_BYTES_MAX)),
                 metrics,
             }),
@@ -170,9 +177,41 @@ impl Shared {
                 None => Reply::NotHere,
             },
             Request::Wal { length, .. } => Reply::Failed(format!("{length} bytes are too many")),
-            Request::Block { .. } => Reply::Failed("blocks are not shared here".to_owned()),
+            Request::Block {
+                id: segment,
+                block,
+                scan,
+            } => {
+                let class = if scan { Class::Far } else { Class::Near };
+                self.block(id, (segment, block, class), replies).await
+            }
         };
         self.send(id, reply, replies).await;
+    }
+
+    async fn block(
+        &self,
+        id: u64,
+        (segment, block, class): (SegmentId, u32, Class),
+        replies: &mpsc::Sender<Outgoing>,
+    ) -> Reply {
+        if let Some(object) = self.tail.segment(segment) {
+            let start = u64::from(block).saturating_mul(BLOCK_BYTES);
+            let start = usize::try_from(start)
+                .unwrap_or(usize::MAX)
+                .min(object.len());
+            let end = (start + BLOCK_BYTES as usize).min(object.len());
+            return Reply::Bytes(object.slice(start..end));
+        }
+        if let Some(bytes) = self.blocks.at_hand(segment, block, class).await {
+            return Reply::Bytes(bytes);
+        }
+        self.send(id, Reply::Working, replies).await;
+        match self.blocks.own(segment, block, class).await {
+            Ok(bytes) => Reply::Bytes(bytes),
+            Err(ReadError::NotFound { .. }) => Reply::NotHere,
+            Err(error) => Reply::Failed(error.to_string()),
+        }
     }
 
     async fn send(&self, id: u64, reply: Reply, replies: &mpsc::Sender<Outgoing>) {

@@ -24,13 +24,15 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use frazil_core::{BrokerEpoch, BrokerId, SegmentId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::read::plan::BLOCK_BYTES;
+
 /// The version that this program speaks.
 const VERSION: u16 = 1;
 const MAGIC: [u8; 8] = *b"FRZDATA\x01";
 /// The id of greetings.
 const GREETING: u64 = 0;
-/// The largest payload of a reply.
-pub(crate) const PAYLOAD_MAX: usize = 1 << 20;
+/// The largest payload of a reply: a block.
+pub(crate) const PAYLOAD_MAX: usize = BLOCK_BYTES as usize;
 /// The largest frames, in bytes behind their length.
 pub(crate) const REPLY_MAX: usize = PAYLOAD_MAX + 64;
 pub(crate) const REQUEST_MAX: usize = 64;

@@ -1,155 +1,98 @@
-//! Blocks of objects: cached in memory and perhaps on disk, fetched at most once at a time.
+//! Blocks of objects: kept, shared by the gateways of a zone, and fetched once.
 //!
-//! What is cached is a copy of an immutable object, so nothing is ever invalidated; a copy that
-//! turns out to be damaged is dropped and fetched again. Readers that need blocks lag behind the
-//! tail: they have their own limit of requests, and cannot evict the tail.
+//! ```text
+//! reader ─► shelf ─► flight of the block ─┬─► the stripe's owner in the zone (peer)
+//!                                         └─► flight of the stripe ─► one GET ─► shelf
+//! ```
+//!
+//! A *stripe* is four adjacent blocks: what one GET fetches, and what has an owner. A block is what
+//! is kept, and what travels between gateways. Whoever wants a block that is on its way waits for
+//! that flight, here and at the owner, so while all is well a stripe is fetched once for its zone.
+//! An owner that is down is passed over at once, one that is slow is raced with a GET, within a
+//! budget. What came from another gateway and turns out to be damaged is fetched from the store.
+//!
+//! What is kept is a copy of an immutable object, so nothing is ever invalidated; a copy that turns
+//! out to be damaged is dropped and fetched again.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use foyer::{
-    BlockEngineConfig, Cache, CacheBuilder, Code, DeviceBuilder, FsDeviceBuilder, HybridCache,
-    HybridCacheBuilder, HybridCachePolicy, RecoverMode,
-};
-use frazil_core::{BrokerEpoch, SegmentId};
-use frazil_objects::{Failure, Retries};
+use frazil_core::SegmentId;
+use frazil_core::ports::Gateway;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use futures_util::future::{BoxFuture, Either, Shared, select};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::Instant;
-use tracing::warn;
 
-use super::plan::{BLOCK_BYTES, BlockRun};
-use crate::config::{BlockDisk, Config};
-use crate::flush::upload::object_path;
+use super::objects::Objects;
+use super::plan::{BLOCK_BYTES, BlockRun, STRIPE_BLOCKS};
+use super::shelf::{Key, Shelf};
+use super::{Class, How};
+use crate::ReadError;
 use crate::metrics::Metrics;
-use crate::{Error, ReadError};
+use crate::peer::Peers;
 
-/// The most blocks that one request fetches.
-const RUN_MAX: usize = 8;
-/// After this time a request is taken for lost.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For so long an object that the index names is looked for. Stores have answered 404 for what
-/// was there.
-const MISSING_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A block of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    id: SegmentId,
-    block: u32,
-}
-
-impl Code for Key {
-    fn encode(&self, writer: &mut impl std::io::Write) -> foyer::Result<()> {
-        let mut out = [0; 20];
-        out[..8].copy_from_slice(&self.id.epoch.0.to_be_bytes());
-        out[8..16].copy_from_slice(&self.id.number.to_be_bytes());
-        out[16..].copy_from_slice(&self.block.to_be_bytes());
-        writer.write_all(&out).map_err(foyer::Error::io_error)
-    }
-
-    fn decode(reader: &mut impl std::io::Read) -> foyer::Result<Self> {
-        let mut bytes = [0; 20];
-        reader
-            .read_exact(&mut bytes)
-            .map_err(foyer::Error::io_error)?;
-        let mut numbers = bytes[..16].chunks_exact(8).map(|field| {
-            let mut number = [0; 8];
-            number.copy_from_slice(field);
-            u64::from_be_bytes(number)
-        });
-        let mut number = || numbers.next().unwrap_or_default();
-        let id = SegmentId::new(BrokerEpoch(number()), number());
-        let mut block = [0; 4];
-        block.copy_from_slice(&bytes[16..]);
-        Ok(Self {
-            id,
-            block: u32::from_be_bytes(block),
-        })
-    }
-
-    fn estimated_size(&self) -> usize {
-        20
-    }
-}
-
-enum Store {
-    Memory(Cache<Key, Bytes>),
-    Disk(HybridCache<Key, Bytes>),
-}
+/// How many owners are tried before the store.
+const OWNERS_MAX: usize = 3;
+/// Runs that are fetched ahead at once.
+const AHEAD_MAX: usize = 16;
 
 type Fetched = Result<Bytes, ReadError>;
-type Flight = Shared<BoxFuture<'static, Fetched>>;
+type Flight<T> = Shared<BoxFuture<'static, Result<T, ReadError>>>;
+/// The number of a stripe in its segment.
+type Stripe = (SegmentId, u32);
 
 /// See the module.
 pub(crate) struct Blocks {
-    objects: Arc<dyn ObjectStore>,
-    prefix: Path,
-    cached: Store,
-    /// Blocks that are being fetched.
-    flights: Mutex<HashMap<Key, Flight>>,
-    /// Requests at a time.
-    requests: Semaphore,
-    timeout: Duration,
-    retries: Retries,
+    objects: Objects,
+    shelf: Shelf,
+    peers: Option<Arc<Peers>>,
+    /// Blocks that are on their way to readers.
+    flights: Mutex<HashMap<Key, Flight<Bytes>>>,
+    /// Stripes that are being fetched, as their blocks.
+    stripes: Mutex<HashMap<Stripe, Flight<Arc<[Bytes]>>>>,
+    ahead: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 impl Blocks {
-    pub(crate) async fn open(
-        config: &Config,
-        objects: Arc<dyn ObjectStore>,
-        prefix: Path,
-        retries: Retries,
+    pub(crate) fn new(
+        objects: Objects,
+        shelf: Shelf,
+        peers: Option<Arc<Peers>>,
         metrics: Metrics,
-        cluster: &str,
-    ) -> Result<Arc<Self>, Error> {
-        let cached = match &config.block_disk {
-            None => Store::Memory(
-                CacheBuilder::new(config.block_memory_bytes)
-                    .with_name("blocks")
-                    .with_shards(4)
-                    .with_weighter(|_, block: &Bytes| block.len())
-                    .build(),
-            ),
-            Some(disk) => Store::Disk(
-                hybrid(config.block_memory_bytes, disk, cluster)
-                    .await
-                    .map_err(|error| Error::BlockCache(error.to_string()))?,
-            ),
-        };
-        Ok(Arc::new(Self {
+    ) -> Arc<Self> {
+        Arc::new(Self {
             objects,
-            prefix,
-            cached,
+            shelf,
+            peers,
             flights: Mutex::default(),
-            requests: Semaphore::new(config.cold_reads_max),
-            timeout: config.read_timeout,
-            retries,
+            stripes: Mutex::default(),
+            ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             metrics,
-        }))
+        })
     }
 
-    /// The blocks of a run. The one that holds the object's end is short.
+    /// The blocks of a run. The one that holds the object's end is short, those behind it empty.
     ///
     /// # Cancel safety
     /// A fetch that has begun goes on, and fills the cache.
     pub(crate) async fn load(
         self: &Arc<Self>,
         run: BlockRun,
+        how: How,
     ) -> Result<Vec<(u32, Bytes)>, ReadError> {
         let mut loaded = Vec::new();
         let mut missing = Vec::new();
         for block in run.first..=run.last {
             let key = Key { id: run.id, block };
-            if let Some(bytes) = self.cached(&key).await {
+            let kept = match how.fresh {
+                true => None,
+                false => self.shelf.get(&key, how.class).await,
+            };
+            if let Some(bytes) = kept {
                 self.metrics.block_hits.inc();
                 loaded.push((block, bytes));
             } else {
@@ -157,199 +100,188 @@ impl Blocks {
                 missing.push(key);
             }
         }
-        for (key, flight) in self.board(&missing) {
+        let flights: Vec<_> = missing
+            .into_iter()
+            .map(|key| (key, self.board(key, how)))
+            .collect();
+        for (key, flight) in flights {
             loaded.push((key.block, flight.await?));
         }
         Ok(loaded)
     }
 
-    /// Fetches blocks into the cache, if they are not there or on the way.
-    pub(crate) fn prefetch(self: &Arc<Self>, run: BlockRun) {
+    /// Fetches blocks into the cache, if they are not there or on the way, and if not too much is
+    /// being fetched ahead already.
+    pub(crate) fn prefetch(self: &Arc<Self>, run: BlockRun, class: Class) {
+        let is_missing = |block| {
+            let key = Key { id: run.id, block };
+            !self.shelf.has_in_memory(&key) && !self.flights.lock().contains_key(&key)
+        };
+        if !(run.first..=run.last).any(is_missing) {
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.ahead).try_acquire_owned() else {
+            return;
+        };
         let blocks = Arc::clone(self);
         tokio::spawn(async move {
             // Whoever needs them will see the error.
-            drop(blocks.load(run).await);
+            drop(blocks.load(run, How::from(class)).await);
+            drop(permit);
         });
     }
 
     /// Drops damaged copies.
     pub(crate) fn forget(&self, run: BlockRun) {
         for block in run.first..=run.last {
-            let key = Key { id: run.id, block };
-            match &self.cached {
-                Store::Memory(cache) => drop(cache.remove(&key)),
-                Store::Disk(cache) => cache.remove(&key),
-            }
+            self.shelf.forget(&Key { id: run.id, block });
         }
     }
 
-    async fn cached(&self, key: &Key) -> Option<Bytes> {
-        match &self.cached {
-            Store::Memory(cache) => cache.get(key).map(|entry| entry.value().clone()),
-            Store::Disk(cache) => match cache.get(key).await {
-                Ok(entry) => entry.map(|entry| entry.value().clone()),
-                Err(error) => {
-                    warn!(%error, "the disk of the block cache fails");
-                    None
-                }
-            },
-        }
+    /// A block for another gateway, if it is at hand.
+    pub(crate) async fn at_hand(&self, id: SegmentId, block: u32, class: Class) -> Option<Bytes> {
+        self.shelf.get(&Key { id, block }, class).await
     }
 
-    fn insert(&self, key: Key, bytes: Bytes) {
-        match &self.cached {
-            Store::Memory(cache) => drop(cache.insert(key, bytes)),
-            Store::Disk(cache) => drop(cache.insert(key, bytes)),
-        }
+    /// A block for another gateway, from the store if need be, but from no third one.
+    pub(crate) async fn own(self: &Arc<Self>, id: SegmentId, block: u32, class: Class) -> Fetched {
+        let key = Key { id, block };
+        self.from_store(key, How::from(class)).await
     }
 
-    /// Joins the flights of these blocks, and starts those that are missing.
-    fn board(self: &Arc<Self>, keys: &[Key]) -> Vec<(Key, Flight)> {
+    /// Joins the flight of a block, or starts it.
+    fn board(self: &Arc<Self>, key: Key, how: How) -> Flight<Bytes> {
         let mut flights = self.flights.lock();
-        let mut boarded = Vec::with_capacity(keys.len());
-        let mut run: Vec<(Key, oneshot::Sender<Fetched>)> = Vec::new();
-        for key in keys {
-            if let Some(flight) = flights.get(key) {
-                boarded.push((*key, flight.clone()));
-                continue;
-            }
-            let adjacent = run
-                .last()
-                .is_none_or(|(last, _)| last.block.checked_add(1) == Some(key.block));
-            if !adjacent || run.len() == RUN_MAX {
-                self.start(std::mem::take(&mut run));
-            }
-            let (landed, flight) = oneshot::channel();
-            run.push((*key, landed));
-            let flight = flight
-                .map(|landed| {
-                    landed.unwrap_or_else(|_| Err(ReadError::Store("a fetch was given up".into())))
-                })
-                .boxed()
-                .shared();
-            flights.insert(*key, flight.clone());
-            boarded.push((*key, flight));
+        if let Some(flight) = flights.get(&key)
+            && !how.fresh
+        {
+            return flight.clone();
         }
-        self.start(run);
-        boarded
-    }
-
-    /// Fetches adjacent blocks of one segment with one request.
-    fn start(self: &Arc<Self>, run: Vec<(Key, oneshot::Sender<Fetched>)>) {
-        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
-            return;
-        };
+        let (landed, flight) = flight();
+        if !how.fresh {
+            flights.insert(key, flight.clone());
+        }
         let blocks = Arc::clone(self);
-        let (id, start) = (first.id, u64::from(first.block) * BLOCK_BYTES);
-        let range = start..(u64::from(last.block) + 1) * BLOCK_BYTES;
         tokio::spawn(async move {
-            let fetched = blocks.fetch(id, range).await;
-            let single = run.len() == 1;
-            let part = |key: &Key| {
-                let bytes = fetched.clone()?;
-                if single {
-                    return Ok(bytes);
-                }
-                let at = u64::from(key.block) * BLOCK_BYTES - start;
-                let at = (at as usize).min(bytes.len());
-                let end = (at + BLOCK_BYTES as usize).min(bytes.len());
-                // A slice would keep the whole run in memory for as long as the block is cached.
-                Ok(Bytes::copy_from_slice(&bytes[at..end]))
-            };
-            for (key, landed) in run {
-                let part = part(&key);
-                // Into the cache first: whoever finds no flight finds the block.
-                if let Ok(bytes) = &part {
-                    blocks.insert(key, bytes.clone());
-                }
+            let fetched = blocks.obtain(key, how).await;
+            if !how.fresh {
                 blocks.flights.lock().remove(&key);
-                // Whoever waited may have gone.
-                drop(landed.send(part));
             }
+            // Whoever waited may have gone.
+            drop(landed.send(fetched));
         });
+        flight
     }
 
-    /// Reads a range of an object, cut at the object's end.
-    async fn fetch(&self, id: SegmentId, range: Range<u64>) -> Fetched {
-        let _permit = self.requests.acquire().await;
-        let path = object_path(&self.prefix, id);
-        let deadline = Instant::now() + self.timeout;
-        let missing = (Instant::now() + MISSING_PATIENCE).min(deadline);
-        let mut attempts = self.retries.begin();
-        loop {
-            self.metrics.gets.inc();
-            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.get(&path, range.clone()));
-            let error = match attempt.await {
-                Ok(Ok(bytes)) => {
-                    self.metrics.get_bytes.inc_by(bytes.len() as u64);
-                    attempts.done();
-                    return Ok(bytes);
+    async fn obtain(self: &Arc<Self>, key: Key, how: How) -> Fetched {
+        if let Some(peers) = &self.peers
+            && !how.fresh
+        {
+            let mut before = None;
+            for _ in 0..OWNERS_MAX {
+                // The next one only if that before is down.
+                match peers.owner(key.id, key.block / STRIPE_BLOCKS) {
+                    Some(owner) if before != Some(owner.id) => {
+                        before = Some(owner.id);
+                        if let Some(fetched) = self.from_owner(peers, &owner, key, how).await {
+                            return fetched;
+                        }
+                    }
+                    _ => break,
                 }
-                Ok(Err(error)) => error,
-                Err(elapsed) => object_store::Error::Generic {
-                    store: "frazil",
-                    source: elapsed.into(),
-                },
-            };
-            self.metrics.get_failures.inc();
-            let is_missing = Failure::of(&error) == Failure::NotFound;
-            let until = if is_missing { missing } else { deadline };
-            if attempts.again_before(&error, until).await {
-                continue;
             }
-            return Err(if is_missing {
-                ReadError::NotFound {
-                    what: format!("segment {id}"),
-                }
-            } else {
-                ReadError::Store(error.to_string())
-            });
         }
+        self.from_store(key, how).await
     }
 
-    async fn get(&self, path: &Path, range: Range<u64>) -> object_store::Result<Bytes> {
-        let options = GetOptions {
-            range: Some(GetRange::Bounded(range.clone())),
-            ..GetOptions::default()
+    /// Asks a stripe's owner, and the store too if that takes long. `None`: the owner does not have
+    /// it, for whatever reason.
+    async fn from_owner(
+        self: &Arc<Self>,
+        peers: &Peers,
+        owner: &Gateway,
+        key: Key,
+        how: How,
+    ) -> Option<Fetched> {
+        let scan = how.class == Class::Far;
+        let mut asked = pin!(peers.block(owner, key.id, key.block, scan));
+        let patience = peers.patience();
+        let answer = match tokio::time::timeout(patience, &mut asked).await {
+            Ok(answer) => answer,
+            Err(_) if peers.may_hedge() => {
+                self.metrics.peer_hedges.inc();
+                let store = pin!(self.from_store(key, how));
+                match select(asked, store).await {
+                    Either::Left((Ok(bytes), _)) => Ok(bytes),
+                    Either::Left((Err(_), store)) => return Some(store.await),
+                    Either::Right((Ok(bytes), _)) => return Some(Ok(bytes)),
+                    Either::Right((Err(_), asked)) => asked.await,
+                }
+            }
+            Err(_) => asked.await,
         };
-        let result = self.objects.get_opts(path, options).await?;
-        // The store must say that it sends what was asked for, and send what it says.
-        let expected = range.start..range.end.min(result.meta.size);
-        let got = result.range.clone();
-        let bytes = result.bytes().await?;
-        if got != expected || bytes.len() as u64 != expected.end - expected.start {
-            return Err(object_store::Error::Generic {
-                store: "frazil",
-                source: format!(
-                    "asked for bytes {range:?} of {path}, got {} bytes of {got:?}",
-                    bytes.len()
-                )
-                .into(),
-            });
+        let bytes = answer.ok()?;
+        self.metrics.peer_blocks.inc();
+        self.shelf.copied(key, bytes.clone());
+        Some(Ok(bytes))
+    }
+
+    async fn from_store(self: &Arc<Self>, key: Key, how: How) -> Fetched {
+        if !how.fresh
+            && let Some(bytes) = self.shelf.in_memory(&key)
+        {
+            // A neighbour's flight has brought it.
+            return Ok(bytes);
         }
-        Ok(bytes)
+        let stripe = (key.id, key.block / STRIPE_BLOCKS);
+        let blocks = self.fetch(stripe, how.class).await?;
+        let block = blocks.get((key.block % STRIPE_BLOCKS) as usize);
+        Ok(block.cloned().unwrap_or_default())
+    }
+
+    /// Joins the flight of a stripe, or starts it.
+    fn fetch(self: &Arc<Self>, stripe: Stripe, class: Class) -> Flight<Arc<[Bytes]>> {
+        let mut stripes = self.stripes.lock();
+        if let Some(flight) = stripes.get(&stripe) {
+            return flight.clone();
+        }
+        let (landed, flight) = flight();
+        stripes.insert(stripe, flight.clone());
+        let blocks = Arc::clone(self);
+        tokio::spawn(async move {
+            let (id, number) = stripe;
+            let first = number * STRIPE_BLOCKS;
+            let start = u64::from(first) * BLOCK_BYTES;
+            let range = start..start + u64::from(STRIPE_BLOCKS) * BLOCK_BYTES;
+            let fetched = blocks.objects.fetch(id, range, class).await;
+            let parts = fetched.map(|bytes| split(&bytes));
+            // Onto the shelf first: whoever finds no flight finds the block.
+            for (part, block) in parts.iter().flat_map(|parts| parts.iter()).zip(first..) {
+                let key = Key { id, block };
+                blocks.shelf.fetched(key, part.clone(), class);
+            }
+            blocks.stripes.lock().remove(&stripe);
+            drop(landed.send(parts));
+        });
+        flight
     }
 }
 
-async fn hybrid(
-    memory: usize,
-    disk: &BlockDisk,
-    cluster: &str,
-) -> foyer::Result<HybridCache<Key, Bytes>> {
-    // Another cluster gives the same names to other segments, and its blocks are sound.
-    let device = FsDeviceBuilder::new(disk.dir.join(cluster))
-        .with_capacity(disk.bytes)
-        .build()?;
-    HybridCacheBuilder::new()
-        .with_name("blocks")
-        // The default writes what memory evicts, and loses what is in memory at the end.
-        .with_policy(HybridCachePolicy::WriteOnInsertion)
-        .memory(memory)
-        .with_shards(4)
-        .with_weighter(|_, block: &Bytes| block.len())
-        .storage()
-        .with_engine_config(BlockEngineConfig::new(device).with_buffer_pool_size(16 << 20))
-        .with_recover_mode(RecoverMode::Quiet)
-        .build()
-        .await
+/// A flight, and how it lands.
+fn flight<T: Clone + Send + Sync + 'static>() -> (oneshot::Sender<Result<T, ReadError>>, Flight<T>)
+{
+    let (landed, flight) = oneshot::channel();
+    let given_up = || Err(ReadError::Store("a fetch was given up".into()));
+    let flight = flight.map(move |landed| landed.unwrap_or_else(|_| given_up()));
+    (landed, flight.boxed().shared())
+}
+
+/// The blocks of a stripe.
+fn split(bytes: &Bytes) -> Arc<[Bytes]> {
+    if bytes.len() as u64 <= BLOCK_BYTES {
+        return Arc::from([bytes.clone()]);
+    }
+    // A slice would keep the whole stripe in memory for as long as the block is kept.
+    let blocks = bytes.chunks(BLOCK_BYTES as usize);
+    blocks.map(Bytes::copy_from_slice).collect()
 }

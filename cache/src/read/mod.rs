@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! index ─► extents ─┬─ a recent segment, or this gateway's log ─► tail (memory)
-//!                   ├─ another segment ─► blocks: memory, disk, object store
+//!                   ├─ another segment ─► blocks: memory, disk, another gateway, object store
 //!                   └─ another gateway's log ─► that gateway (peer)
 //! ```
 //!
@@ -13,8 +13,11 @@
 //! whether the bytes have moved to a segment meanwhile, and if not, the read fails for now.
 
 pub(crate) mod blocks;
+pub(crate) mod hedge;
+pub(crate) mod objects;
 mod places;
 pub(crate) mod plan;
+pub(crate) mod shelf;
 mod source;
 mod stamp;
 
@@ -24,7 +27,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_core::batch::{BatchHeader, HEADER_LENGTH, HeaderError};
-use frazil_core::ports::LogIndex;
+use frazil_core::ports::{Bounds, LogIndex};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
 use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
@@ -51,6 +54,43 @@ const EXTENTS_MAX: usize = 1024;
 const COLD_EXTENTS_MAX: usize = 16;
 /// The most extents of another gateway's log that are asked for at once.
 const PEER_EXTENTS_MAX: usize = 16;
+
+/// How much is fetched ahead for a reader that is far behind, in bytes of its partition.
+const WINDOW: u64 = 8 << 20;
+
+/// Whose blocks come first where there is not room for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Those of readers near the end of the log: others will want them too.
+    Near,
+    /// Those of readers far behind, which pass by once.
+    Far,
+}
+
+/// How blocks are to be had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) class: Class,
+    /// From the store: copies have turned out to be damaged.
+    pub(crate) fresh: bool,
+}
+
+impl From<Class> for How {
+    fn from(class: Class) -> Self {
+        Self {
+            class,
+            fresh: false,
+        }
+    }
+}
+
+/// What a batch is read for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// How many bytes may be needed from there on, so that they are fetched together.
+    bytes: u64,
+    how: How,
+}
 
 /// What to read.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +127,8 @@ pub(crate) struct Reader {
     blocks: Arc<Blocks>,
     peers: Option<Arc<Peers>>,
     places: Places,
+    /// A reader with more bytes before it than this is far behind.
+    far: u64,
     metrics: Metrics,
 }
 
@@ -114,6 +156,7 @@ struct Progress {
     next: Offset,
     /// How many extents came from beyond the tail.
     cold: usize,
+    class: Class,
     /// Extents of another gateway's log that have been fetched ahead.
     wal: HashMap<(BrokerEpoch, u64), Bytes>,
 }
@@ -125,6 +168,7 @@ impl Reader {
         tail: Arc<Tail>,
         blocks: Arc<Blocks>,
         peers: Option<Arc<Peers>>,
+        far: u64,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -134,6 +178,7 @@ impl Reader {
             blocks,
             peers,
             places: Places::default(),
+            far,
             metrics,
         }
     }
@@ -212,7 +257,11 @@ impl Reader {
             let (mut at, end) = byte_range(extent);
             let mut offset = extent.base;
             while at < end {
-                let found = self.batch(partition, extent, &mut source, at, offset, u64::MAX);
+                let wanted = Wanted {
+                    bytes: u64::MAX,
+                    how: How::from(Class::Far),
+                };
+                let found = self.batch(partition, extent, &mut source, at, offset, wanted);
                 let found = found.await?;
                 batches.push((found.base, found.bytes));
                 (at, offset) = (found.end, found.next);
@@ -222,18 +271,20 @@ impl Reader {
     }
 
     async fn read_once(&self, request: &ReadRequest) -> Result<Read, ReadError> {
-        if self.index.bounds(&request.partition).is_none() {
+        let Some(bounds) = self.index.bounds(&request.partition) else {
             return Err(ReadError::UnknownPartition(request.partition));
-        }
+        };
         let mut progress = Progress {
             stamper: Stamper::default(),
             next: request.from,
             cold: 0,
+            class: Class::Near,
             wal: HashMap::new(),
         };
         if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
             let wanted = request.max_bytes.max(1) as u64;
             let extents = self.locate(request.partition, request.from, wanted);
+            progress.class = self.class(request.from, &bounds, extents.first());
             for index in 0..extents.len() {
                 match self.walk(request, &extents[index..], &mut progress).await {
                     Ok(true) => {}
@@ -246,6 +297,9 @@ impl Reader {
         }
         if progress.cold == 0 && progress.stamper.bytes() > 0 {
             self.metrics.tail_hits.inc();
+        }
+        if progress.class == Class::Far && progress.stamper.bytes() > 0 {
+            self.read_ahead(request.partition, progress.next);
         }
         Ok(Read {
             bytes: progress.stamper.bytes(),
@@ -294,11 +348,15 @@ impl Reader {
             progress.cold += 1;
             let ahead = extents.len().min(COLD_EXTENTS_MAX);
             let extents = &extents[..ahead];
-            self.load_ahead(extents, at - start, left(progress), have)
+            self.load_ahead(extents, at - start, left(progress), progress.class, have)
                 .await?;
         }
         while at < end {
-            let found = self.batch(partition, extent, &mut source, at, offset, left(progress));
+            let wanted = Wanted {
+                bytes: left(progress),
+                how: How::from(progress.class),
+            };
+            let found = self.batch(partition, extent, &mut source, at, offset, wanted);
             let found = found.await?;
             if found.base >= request.up_to {
                 return Ok(false);
@@ -306,7 +364,7 @@ impl Reader {
             if found.next > progress.next {
                 let first = request.min_one && progress.stamper.bytes() == 0;
                 if found.bytes.len() as u64 > left(progress) && !first {
-                    self.remember(partition, found.base, extent, at, progress.cold > 0);
+                    self.remember(partition, found.base, extent, at, progress);
                     return Ok(false);
                 }
                 progress.stamper.push(found.base, &found.bytes);
@@ -324,7 +382,7 @@ impl Reader {
         offset: Offset,
         extent: &Extent,
         at: u64,
-        cold: bool,
+        progress: &Progress,
     ) {
         let Location::Segment { id, .. } = extent.location else {
             return;
@@ -332,12 +390,49 @@ impl Reader {
         self.places.put(partition, offset, id, at);
         let (_, end) = byte_range(extent);
         let (current, last) = block_range(at, end);
-        if cold && current < last {
-            self.blocks.prefetch(BlockRun {
+        if progress.cold > 0 && current < last {
+            let run = BlockRun {
                 id,
                 first: current + 1,
                 last: current + 1,
-            });
+            };
+            self.blocks.prefetch(run, progress.class);
+        }
+    }
+
+    /// How far behind a reader is, by the length of the records that it reads next.
+    fn class(&self, from: Offset, bounds: &Bounds, next: Option<&Extent>) -> Class {
+        let Some(extent) = next else {
+            return Class::Near;
+        };
+        let between = |from: Offset, to: Offset| u64::try_from(to.0 - from.0).unwrap_or(0);
+        let records = between(extent.base, extent.end).max(1);
+        let behind = u128::from(between(from, bounds.high_watermark))
+            * u128::from(extent.location.length())
+            / u128::from(records);
+        match behind > u128::from(self.far) {
+            true => Class::Far,
+            false => Class::Near,
+        }
+    }
+
+    /// Has the next blocks of a partition fetched, for a reader that goes on at `next`.
+    fn read_ahead(&self, partition: TopicPartition, next: Offset) {
+        let mut extents = self.locate(partition, next, WINDOW);
+        extents.truncate(COLD_EXTENTS_MAX);
+        let Some(first) = extents.first() else {
+            return;
+        };
+        let (start, _) = byte_range(first);
+        let skip = match first.location {
+            Location::Segment { id, .. } => {
+                let place = self.places.get(partition, next, id);
+                place.map_or(0, |place| place.saturating_sub(start))
+            }
+            Location::Wal { .. } => 0,
+        };
+        for run in plan(&extents, skip, WINDOW, |id| self.tail.segment(id).is_some()) {
+            self.blocks.prefetch(run, Class::Far);
         }
     }
 
@@ -438,6 +533,7 @@ impl Reader {
         extents: &[Extent],
         skip: u64,
         budget: u64,
+        class: Class,
         have: &mut BTreeMap<u32, Bytes>,
     ) -> Result<(), ReadError> {
         let runs = plan(extents, skip, budget, |id| self.tail.segment(id).is_some());
@@ -447,15 +543,16 @@ impl Reader {
         let (own, others): (Vec<&BlockRun>, Vec<&BlockRun>) =
             runs.iter().partition(|run| run.id == first.id);
         for run in others {
-            self.blocks.prefetch(*run);
+            self.blocks.prefetch(*run, class);
         }
-        let loaded = try_join_all(own.into_iter().map(|run| self.blocks.load(*run))).await?;
+        let loads = own.into_iter();
+        let loads = loads.map(|run| self.blocks.load(*run, How::from(class)));
+        let loaded = try_join_all(loads).await?;
         have.extend(loaded.into_iter().flatten());
         Ok(())
     }
 
-    /// The batch at byte `at` of an extent, whose base offset is `base`. `wanted`: how many bytes
-    /// may be needed from there on, so that they are fetched together.
+    /// The batch at byte `at` of an extent, whose base offset is `base`.
     async fn batch(
         &self,
         partition: TopicPartition,
@@ -463,9 +560,8 @@ impl Reader {
         source: &mut Source,
         at: u64,
         base: Offset,
-        wanted: u64,
+        mut wanted: Wanted,
     ) -> Result<Found, ReadError> {
-        let mut again = false;
         loop {
             let reason = match self.parse(extent, source, at, base, wanted).await {
                 Ok(found) => return Ok(found),
@@ -482,10 +578,10 @@ impl Reader {
                 return Err(ReadError::ElsewhereInWal { broker: *broker });
             }
             if let Source::Blocks(id, have) = source
-                && !again
+                && !wanted.how.fresh
             {
-                // A cached copy may be at fault: once more, from the store.
-                again = true;
+                // A copy may be at fault, here or where it came from: once more, from the store.
+                wanted.how.fresh = true;
                 let (first, last) = block_range(at, byte_range(extent).1);
                 self.blocks.forget(BlockRun {
                     id: *id,
@@ -505,7 +601,7 @@ impl Reader {
         source: &mut Source,
         at: u64,
         base: Offset,
-        wanted: u64,
+        wanted: Wanted,
     ) -> Result<Found, Flaw> {
         let (_, end) = byte_range(extent);
         let flaw = |reason: &str| Err(Flaw::Bytes(reason.to_owned()));
@@ -514,8 +610,10 @@ impl Reader {
             if at + length > end {
                 return flaw("the batch is longer than its extent");
             }
-            let ahead = end.min(at.saturating_add(wanted));
-            let bytes = self.bytes(source, at, at + length, ahead).await?;
+            let ahead = end.min(at.saturating_add(wanted.bytes));
+            let bytes = self
+                .bytes(source, at, at + length, ahead, wanted.how)
+                .await?;
             let header = match BatchHeader::parse(&bytes) {
                 Ok(header) => header,
                 Err(HeaderError::Truncated { need, .. }) if need as u64 > length => {
@@ -551,6 +649,7 @@ impl Reader {
         from: u64,
         to: u64,
         ahead: u64,
+        how: How,
     ) -> Result<Bytes, Flaw> {
         if let Some(bytes) = source.slice(from, to) {
             return Ok(bytes);
@@ -567,7 +666,7 @@ impl Reader {
             first,
             last,
         };
-        let loaded = self.blocks.load(run).await.map_err(Flaw::Read)?;
+        let loaded = self.blocks.load(run, how).await.map_err(Flaw::Read)?;
         have.extend(loaded);
         source.slice(from, to).ok_or_else(short)
     }

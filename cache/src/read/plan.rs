@@ -2,12 +2,15 @@
 //!
 //! Objects are read in aligned blocks, so that readers of neighbouring extents share them. A plan
 //! names the blocks that hold the first `budget` bytes of some extents, one run per stretch of
-//! adjacent blocks of one segment, so that each run is one request.
+//! adjacent blocks of one segment.
 
 use frazil_core::{Extent, Location, SegmentId};
 
 /// Bytes of a block (1 MiB); the last one of an object is shorter.
 pub(crate) const BLOCK_BYTES: u64 = 1 << 20;
+/// Adjacent blocks that one GET fetches (4 MiB). Fewer bytes would cost more GETs, and more of them
+/// memory and time: 4 MiB take some 50 ms on one connection of S3.
+pub(crate) const STRIPE_BLOCKS: u32 = 4;
 
 /// Adjacent blocks of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,6 +39,8 @@ pub(crate) struct Weather {
     pub(crate) flipped: u64,
     /// A GET does not find what is there.
     pub(crate) missed: u64,
+    /// A GET is not answered for a minute.
+    pub(crate) stuck: u64,
     /// A request takes up to so long.
     pub(crate) latency: Duration,
 }
@@ -53,6 +56,7 @@ impl Weather {
         truncated: 0,
         flipped: 0,
         missed: 0,
+        stuck: 0,
         latency: Duration::ZERO,
     };
 }
@@ -67,6 +71,7 @@ pub(crate) struct FaultyStore {
     pub(crate) objects: Arc<InMemory>,
     ids: SeededIds,
     weather: Mutex<Weather>,
+    gets: AtomicU64,
 }
 
 impl FaultyStore {
@@ -75,7 +80,13 @@ impl FaultyStore {
             objects: Arc::new(InMemory::new()),
             ids: SeededIds::new(seed),
             weather: Mutex::default(),
+            gets: AtomicU64::new(0),
         }
+    }
+
+    /// How many GETs there were, of all gateways.
+    pub(crate) fn gets(&self) -> u64 {
+        self.gets.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, weather: Weather) {
@@ -171,6 +182,7 @@ impl ObjectStore for FaultyStore {
         let weather = if head {
             Weather::default()
         } else {
+            self.gets.fetch_add(1, Ordering::Relaxed);
             self.arrive(path).await?
         };
         if self.chance(weather.missed) {
@@ -178,6 +190,9 @@ impl ObjectStore for FaultyStore {
                 path: path.to_string(),
                 source: "404 NoSuchKey".into(),
             });
+        }
+        if self.chance(weather.stuck) {
+            tokio::time::sleep(Duration::from_secs(60)).await;
         }
         let mut result = self.objects.get_opts(path, options).await?;
         let truncated = !head && self.chance(weather.truncated);

@@ -5,3 +5,4 @@ mod object;
 mod peer;
 mod read;
 mod simulation;
+mod zone;

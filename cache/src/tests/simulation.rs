@@ -15,15 +15,16 @@ use bytes::Bytes;
 use frazil_core::env::Ids;
 use frazil_core::env::testing::{ENOSPC, Fault, Operation, SeededIds};
 use frazil_core::ports::LogIndex;
-use frazil_core::{Offset, TopicPartition};
+use frazil_core::{BrokerId, Offset, TopicPartition};
 
 use crate::config::PutBudget;
 use crate::testing::store::Weather;
-use crate::testing::world::BROKER;
+use crate::testing::world::{BROKER, address};
 use crate::testing::{Mishap, Running, World, batch_of, partition};
 use crate::{AppendError, Durability, Pending};
 
 const PARTITIONS: u64 = 3;
+const OTHER: BrokerId = BrokerId(9);
 /// Where the number of a batch stands in it.
 const NUMBER: usize = 61;
 
@@ -136,8 +137,21 @@ impl Windows {
     }
 }
 
-async fn life(world: &World, producer: &mut Producer, windows: &mut Windows, last: bool) {
-    let node = world.start().await;
+async fn life(
+    world: &World,
+    producer: &mut Producer,
+    windows: &mut Windows,
+    last: bool,
+    other: bool,
+) {
+    // Another gateway reads what the first one has, from its log or from the store.
+    let (node, reader) = match other {
+        false => (world.start().await, None),
+        true => (
+            world.start_gateway(BROKER, None).await,
+            Some(world.start_gateway(OTHER, None).await),
+        ),
+    };
     let mut pending = Vec::new();
     for _ in 0..40 + producer.below(80) {
         windows.change(world, producer);
@@ -160,7 +174,8 @@ async fn life(world: &World, producer: &mut Producer, windows: &mut Windows, las
         if producer.chance(5) {
             // A consumer in between. It may fail, but never sees what is not there.
             let at = partition(producer.below(PARTITIONS) as i32);
-            drop(node.read_some(&world.quorum, at, 5_000).await);
+            let reader = reader.as_ref().unwrap_or(&node);
+            drop(reader.read_some(&world.quorum, at, 5_000).await);
         }
         if producer.chance(20) && !pending.is_empty() {
             let some = producer.below(pending.len() as u64) as usize;
@@ -178,7 +193,7 @@ async fn life(world: &World, producer: &mut Producer, windows: &mut Windows, las
         world.store.set(Weather::default());
         node.cache.drain().await;
         assert!(world.quorum.wal_extents(BROKER).is_empty());
-        check(world, producer, &node).await;
+        check(world, producer, reader.as_ref().unwrap_or(&node)).await;
         node.stop().await.expect("it ends well");
         assert_eq!(world.wal_files(), Vec::<String>::new());
     } else {
@@ -189,6 +204,7 @@ async fn life(world: &World, producer: &mut Producer, windows: &mut Windows, las
             }
         }
         node.kill().await;
+        world.net.remove(&address(BROKER));
         world.disk.crash(producer.random.random());
         // The power came back, and with it what the faults were.
         windows.full = false;
@@ -253,6 +269,7 @@ fn simulate(seed: u64) -> usize {
             truncated: producer.below(20),
             flipped: producer.below(10),
             missed: producer.below(10),
+            stuck: 0,
             latency: Duration::from_millis(producer.below(60)),
         };
         world.store.set(weather);
@@ -261,9 +278,10 @@ fn simulate(seed: u64) -> usize {
             outage: false,
             full: false,
         };
+        let other = producer.chance(50);
         let lives = 1 + producer.below(4);
         for n in 1..=lives {
-            life(&world, &mut producer, &mut windows, n == lives).await;
+            life(&world, &mut producer, &mut windows, n == lives, other).await;
         }
         let acknowledged = |sent: &&Sent| matches!(sent.fate, Fate::Acknowledged(_));
         producer.sent.iter().filter(acknowledged).count()

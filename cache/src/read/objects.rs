@@ -1,0 +1,164 @@
+//! GETs: so many at a time, again after a failure, and a second one for one that takes long.
+//!
+//! Readers that are far behind have places of their own, so that however many there are, the others
+//! find one.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use frazil_core::SegmentId;
+use frazil_objects::{Failure, Retries};
+use futures_util::future::select_ok;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Class;
+use super::hedge::Hedge;
+use crate::ReadError;
+use crate::config::Config;
+use crate::flush::upload::object_path;
+use crate::metrics::Metrics;
+
+/// After this time a request is taken for lost.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For so long an object that the index names is looked for. Stores have answered 404 for what
+/// was there.
+const MISSING_PATIENCE: Duration = Duration::from_secs(2);
+/// No second request goes out before this time, and at the latest after that.
+const HEDGE_FLOOR: Duration = Duration::from_millis(20);
+const HEDGE_CAP: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    /// Requests at a time of readers that are near the end, and of the others.
+    near: Semaphore,
+    far: Semaphore,
+    timeout: Duration,
+    retries: Retries,
+    /// `None`: the store is in this machine, where nothing is gained by asking twice.
+    hedge: Option<Mutex<Hedge>>,
+    metrics: Metrics,
+}
+
+impl Objects {
+    pub(crate) fn new(
+        config: &Config,
+        store: Arc<dyn ObjectStore>,
+        prefix: Path,
+        retries: Retries,
+        metrics: Metrics,
+    ) -> Self {
+        let hedge = Hedge::new(HEDGE_FLOOR, HEDGE_CAP);
+        Self {
+            store,
+            prefix,
+            near: Semaphore::new(config.cold_reads_max),
+            far: Semaphore::new((config.cold_reads_max / 2).max(1)),
+            timeout: config.read_timeout,
+            retries,
+            hedge: (!config.local_store).then(|| Mutex::new(hedge)),
+            metrics,
+        }
+    }
+
+    /// Reads a range of a segment's object, cut at the object's end.
+    pub(crate) async fn fetch(
+        &self,
+        id: SegmentId,
+        range: Range<u64>,
+        class: Class,
+    ) -> Result<Bytes, ReadError> {
+        let places = match class {
+            Class::Near => &self.near,
+            Class::Far => &self.far,
+        };
+        let _place = places.acquire().await;
+        let path = object_path(&self.prefix, id);
+        let deadline = Instant::now() + self.timeout;
+        let missing = (Instant::now() + MISSING_PATIENCE).min(deadline);
+        let mut attempts = self.retries.begin();
+        loop {
+            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.hedged(&path, &range));
+            let error = match attempt.await {
+                Ok(Ok(bytes)) => {
+                    attempts.done();
+                    return Ok(bytes);
+                }
+                Ok(Err(error)) => error,
+                Err(elapsed) => object_store::Error::Generic {
+                    store: "frazil",
+                    source: elapsed.into(),
+                },
+            };
+            self.metrics.get_failures.inc();
+            let is_missing = Failure::of(&error) == Failure::NotFound;
+            let until = if is_missing { missing } else { deadline };
+            if attempts.again_before(&error, until).await {
+                continue;
+            }
+            return Err(if is_missing {
+                ReadError::NotFound {
+                    what: format!("segment {id}"),
+                }
+            } else {
+                ReadError::Store(error.to_string())
+            });
+        }
+    }
+
+    /// One request, or two: what comes first.
+    async fn hedged(&self, path: &Path, range: &Range<u64>) -> object_store::Result<Bytes> {
+        let mut first = pin!(self.get(path, range));
+        let Some(hedge) = &self.hedge else {
+            return first.await;
+        };
+        let delay = hedge.lock().begin();
+        if let Ok(result) = tokio::time::timeout(delay, &mut first).await {
+            return result;
+        }
+        if !hedge.lock().spend() {
+            return first.await;
+        }
+        self.metrics.gets_hedged.inc();
+        let second = pin!(self.get(path, range));
+        let (bytes, _) = select_ok([first, second]).await?;
+        Ok(bytes)
+    }
+
+    async fn get(&self, path: &Path, range: &Range<u64>) -> object_store::Result<Bytes> {
+        self.metrics.gets.inc();
+        let began = Instant::now();
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
+        let result = self.store.get_opts(path, options).await?;
+        // The store must say that it sends what was asked for, and send what it says.
+        let expected = range.start..range.end.min(result.meta.size);
+        let got = result.range.clone();
+        let bytes = result.bytes().await?;
+        if got != expected || bytes.len() as u64 != expected.end - expected.start {
+            return Err(object_store::Error::Generic {
+                store: "frazil",
+                source: format!(
+                    "asked for bytes {range:?} of {path}, got {} bytes of {got:?}",
+                    bytes.len()
+                )
+                .into(),
+            });
+        }
+        self.metrics.get_bytes.inc_by(bytes.len() as u64);
+        if let Some(hedge) = &self.hedge {
+            hedge.lock().record(began.elapsed());
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,218 @@
+//! Where blocks are kept: in memory, and perhaps on disk.
+//!
+//! ```text
+//!               memory: near, the rest     disk
+//! fetched        near │ far                 yes     by the owner, with a GET
+//! copied              │ yes                 no      from another gateway of the zone
+//! ```
+//!
+//! What readers near the end of the log want has up to three quarters of the memory to itself;
+//! everything else has what is left and makes room first. A scan through old records therefore
+//! evicts other scans' blocks and copies, which cost no GET to get again, and never what everybody
+//! reads. Copies are not written to disk: the owner's disk has the block.
+
+use bytes::Bytes;
+use foyer::{
+    BlockEngineConfig, Cache, CacheBuilder, CacheProperties, Code, DeviceBuilder, FsDeviceBuilder,
+    Hint, HybridCache, HybridCacheBuilder, HybridCachePolicy, HybridCacheProperties, Location,
+    LruConfig, RecoverMode,
+};
+use frazil_core::{BrokerEpoch, SegmentId};
+use tracing::warn;
+
+use super::Class;
+use crate::Error;
+use crate::config::{BlockDisk, Config};
+
+/// The share of the memory that blocks near the end may have.
+const NEAR_SHARE: f64 = 0.75;
+/// Memory that the disk part needs for blocks on their way.
+const DISK_MEMORY: usize = 1 << 20;
+
+/// A block of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) id: SegmentId,
+    pub(crate) block: u32,
+}
+
+impl Code for Key {
+    fn encode(&self, writer: &mut impl std::io::Write) -> foyer::Result<()> {
+        let mut out = [0; 20];
+        out[..8].copy_from_slice(&self.id.epoch.0.to_be_bytes());
+        out[8..16].copy_from_slice(&self.id.number.to_be_bytes());
+        out[16..].copy_from_slice(&self.block.to_be_bytes());
+        writer.write_all(&out).map_err(foyer::Error::io_error)
+    }
+
+    fn decode(reader: &mut impl std::io::Read) -> foyer::Result<Self> {
+        let mut bytes = [0; 20];
+        reader
+            .read_exact(&mut bytes)
+            .map_err(foyer::Error::io_error)?;
+        let mut numbers = bytes[..16].chunks_exact(8).map(|field| {
+            let mut number = [0; 8];
+            number.copy_from_slice(field);
+            u64::from_be_bytes(number)
+        });
+        let mut number = || numbers.next().unwrap_or_default();
+        let id = SegmentId::new(BrokerEpoch(number()), number());
+        let mut block = [0; 4];
+        block.copy_from_slice(&bytes[16..]);
+        Ok(Self {
+            id,
+            block: u32::from_be_bytes(block),
+        })
+    }
+
+    fn estimated_size(&self) -> usize {
+        20
+    }
+}
+
+/// See the module.
+pub(crate) struct Shelf {
+    memory: Cache<Key, Bytes>,
+    disk: Option<HybridCache<Key, Bytes>>,
+}
+
+impl Shelf {
+    pub(crate) async fn open(config: &Config, cluster: &str) -> Result<Self, Error> {
+        let disk = match &config.block_disk {
+            None => None,
+            Some(disk) => Some(
+                open_disk(disk, cluster)
+                    .await
+                    .map_err(|error| Error::BlockCache(error.to_string()))?,
+            ),
+        };
+        let memory = CacheBuilder::new(config.block_memory_bytes)
+            .with_name("blocks")
+            .with_shards(4)
+            .with_eviction_config(LruConfig {
+                high_priority_pool_ratio: NEAR_SHARE,
+            })
+            .with_weighter(|_, block: &Bytes| block.len())
+            .build();
+        Ok(Self { memory, disk })
+    }
+
+    /// A block, if it is at hand. One from disk comes into memory.
+    pub(crate) async fn get(&self, key: &Key, class: Class) -> Option<Bytes> {
+        if let Some(bytes) = self.in_memory(key) {
+            return Some(bytes);
+        }
+        match self.disk.as_ref()?.get(key).await {
+            Ok(entry) => {
+                let bytes = entry?.value().clone();
+                self.remember(*key, bytes.clone(), class);
+                Some(bytes)
+            }
+            Err(error) => {
+                warn!(%error, "the disk of the block cache fails");
+                None
+            }
+        }
+    }
+
+    /// A block, if it is in memory.
+    pub(crate) fn in_memory(&self, key: &Key) -> Option<Bytes> {
+        let entry = self.memory.get(key);
+        entry.map(|entry| entry.value().clone())
+    }
+
+    /// Whether a block is in memory; this is no use of it.
+    pub(crate) fn has_in_memory(&self, key: &Key) -> bool {
+        self.memory.contains(key)
+    }
+
+    /// Keeps a block that was fetched from the store.
+    pub(crate) fn fetched(&self, key: Key, bytes: Bytes, class: Class) {
+        if let Some(disk) = &self.disk {
+            let only = HybridCacheProperties::default().with_location(Location::OnDisk);
+            drop(disk.insert_with_properties(key, bytes.clone(), only));
+        }
+        self.remember(key, bytes, class);
+    }
+
+    /// Keeps a copy of a block that another gateway has.
+    pub(crate) fn copied(&self, key: Key, bytes: Bytes) {
+        self.remember(key, bytes, Class::Far);
+    }
+
+    /// Drops a damaged block.
+    pub(crate) fn forget(&self, key: &Key) {
+        drop(self.memory.remove(key));
+        if let Some(disk) = &self.disk {
+            disk.remove(key);
+        }
+    }
+
+    fn remember(&self, key: Key, bytes: Bytes, class: Class) {
+        let hint = match class {
+            Class::Near => Hint::Normal,
+            Class::Far => Hint::Low,
+        };
+        let properties = CacheProperties::default().with_hint(hint);
+        drop(self.memory.insert_with_properties(key, bytes, properties));
+    }
+}
+
+async fn open_disk(disk: &BlockDisk, cluster: &str) -> foyer::Result<HybridCache<Key, Bytes>> {
+    // Another cluster gives the same names to other segments, and its blocks are sound.
+    let device = FsDeviceBuilder::new(disk.dir.join(cluster))
+        .with_capacity(disk.bytes)
+        .build()?;
+    HybridCacheBuilder::new()
+        .with_name("blocks on disk")
+        // The default writes what memory evicts, and loses what is in memory at the end.
+        .with_policy(HybridCachePolicy::WriteOnInsertion)
+        .memory(DISK_MEMORY)
+        .with_shards(1)
+        .with_weighter(|_, block: &Bytes| block.len())
+        .storage()
+        .with_engine_config(BlockEngineConfig::new(device).with_buffer_pool_size(16 << 20))
+        .with_recover_mode(RecoverMode::Quiet)
+        .build()
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn key(number: u64) -> Key {
+        Key {
+            id: SegmentId::new(BrokerEpoch(1), number),
+            block: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scan_and_copies_evict_nothing_that_is_near() {
+        let config = Config {
+            block_memory_bytes: 64 * MIB,
+            ..Config::remote()
+        };
+        let shelf = Shelf::open(&config, "cluster").await.unwrap();
+        let block = Bytes::from(vec![0; MIB]);
+        for number in 0..24 {
+            shelf.fetched(key(number), block.clone(), Class::Near);
+        }
+        for number in 1000..2000 {
+            shelf.fetched(key(number), block.clone(), Class::Far);
+            shelf.copied(key(10_000 + number), block.clone());
+        }
+        let there = (0..24).filter(|n| shelf.has_in_memory(&key(*n))).count();
+        assert_eq!(there, 24);
+        let scanned = (1000..2000).filter(|n| shelf.has_in_memory(&key(*n)));
+        assert!(scanned.count() > 4, "what is left is theirs");
+        // What is near makes room for what is near.
+        for number in 100..300 {
+            shelf.fetched(key(number), block.clone(), Class::Near);
+        }
+        assert!((0..24).all(|n| !shelf.has_in_memory(&key(n))));
+    }
+}
