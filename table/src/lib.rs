@@ -32,6 +32,8 @@
 //! Every byte that matters to a reader is under a checksum; damage is an error, never skipped.
 
 mod column;
+#[cfg(any(test, feature = "testing"))]
+pub mod forge;
 pub mod index;
 pub mod manifest;
 pub mod object;

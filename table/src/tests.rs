@@ -593,3 +593,106 @@ fn indexes_are_written_as_ever() {
     };
     assert_eq!(GroupIndex::parse(&group, &bytes).unwrap(), index);
 }
+
+/// Behind right checksums any page is either rows or damage.
+mod hostile {
+    use super::*;
+    use crate::forge;
+
+    fn inputs() -> Vec<Vec<u8>> {
+        let (file, _) = write(small(), &golden_rows());
+        let groups = file.groups.iter().filter(|group| group.records > 0);
+        groups
+            .map(|group| forge::unpick(group, &file.index(group), &file.bytes))
+            .collect()
+    }
+
+    #[test]
+    fn what_was_unpicked_can_be_read() {
+        for input in inputs() {
+            forge::read_pages(&input).unwrap().unwrap();
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn any_pages_are_rows_or_damage(
+            which in any::<prop::sample::Index>(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let inputs = inputs();
+            let mut input = inputs[which.index(inputs.len())].clone();
+            for (at, byte) in changes {
+                let at = at.index(input.len());
+                input[at] = byte;
+            }
+            if let Some(cut) = cut {
+                input.truncate(cut.index(input.len()));
+            }
+            drop(forge::read_pages(&input));
+        }
+
+        #[test]
+        fn any_index_is_checked(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let golden = golden("table-group-index-v1.bin");
+            let mut cbor = golden[12..golden.len() - 4].to_vec();
+            for (at, byte) in changes {
+                let at = at.index(cbor.len());
+                cbor[at] = byte;
+            }
+            forge::read_index(&cbor);
+        }
+    }
+
+    /// Columns that later versions add are of no concern to this one.
+    #[test]
+    fn columns_that_are_not_known_are_left_alone() {
+        let batch = BatchBuilder::new()
+            .record(1, Some(b"k"), Some(b"v"))
+            .build();
+        let (file, rows) = write(small(), &[vec![(batch, 0)]]);
+        let mut group = file.groups[0].clone();
+        let mut index = file.index(&group);
+        let mut later = index.columns[0].clone();
+        later.field = 1000;
+        index.columns.insert(3, later);
+        let mut bytes = index.encode();
+        let data = group.index_range().end..group.range().end;
+        group.index_length = bytes.len() as u32;
+        group.index_crc = crc32c::crc32c(&bytes);
+        group.length = group.index_length + (data.end - data.start) as u32;
+        bytes.extend_from_slice(&file.bytes[data.start as usize..data.end as usize]);
+        group.start = 0;
+        let file = File {
+            bytes: bytes.into(),
+            groups: vec![group],
+        };
+        let batches = file.scan(0, Codec::None);
+        let seen: Vec<Row> = batches
+            .iter()
+            .flat_map(|batch| consume(batch, None))
+            .collect();
+        assert_eq!(seen, rows[0]);
+    }
+
+    /// The inputs that fuzzing begins with.
+    #[test]
+    fn the_corpus_is_that_of_the_format() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/parquet/golden");
+        for (number, input) in inputs().into_iter().enumerate() {
+            let mut input = input;
+            input.insert(0, 0);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the corpus is part of the sources"
+            )]
+            let stored = std::fs::read(format!("{corpus}-{number}")).unwrap();
+            assert_eq!(stored, input);
+        }
+    }
+}
