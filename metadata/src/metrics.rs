@@ -15,6 +15,7 @@ pub struct Metrics {
     pub(crate) sync_seconds: Histogram,
     pub(crate) applied_index: Gauge,
     pub(crate) is_leader: Gauge,
+    pub(crate) disk_full: Gauge,
     pub(crate) snapshots_built: Counter,
     pub(crate) snapshots_installed: Counter,
 }
@@ -30,6 +31,7 @@ impl Default for Metrics {
             sync_seconds: Histogram::new(exponential_buckets(10e-6, 2.0, 19)),
             applied_index: Gauge::default(),
             is_leader: Gauge::default(),
+            disk_full: Gauge::default(),
             snapshots_built: Counter::default(),
             snapshots_installed: Counter::default(),
         }
@@ -75,6 +77,11 @@ impl Metrics {
             "is_leader",
             "1 if this node leads the quorum",
             metrics.is_leader.clone(),
+        );
+        registry.register(
+            "disk_full",
+            "1 while this voter waits for room on its disk and acknowledges nothing",
+            metrics.disk_full.clone(),
         );
         registry.register(
             "snapshots_built",

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use frazil_core::env::Disk;
 
+use super::room::synced;
 use crate::error::Corrupt;
 
 /// The largest file that is read.
@@ -37,7 +38,8 @@ pub fn replace(
     publish(disk, dir, name, &[&bytes])
 }
 
-/// Writes a new file under a temporary name and moves it to `name`. Blocks; durable on return.
+/// Writes a new file under a temporary name and moves it to `name`. Blocks; durable on return. If it
+/// fails, the temporary file takes no room, as far as that can be done.
 pub(crate) fn publish(disk: &dyn Disk, dir: &Path, name: &str, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.tmp"));
     if let Err(error) = disk.remove(&temporary)
@@ -45,15 +47,24 @@ pub(crate) fn publish(disk: &dyn Disk, dir: &Path, name: &str, parts: &[&[u8]]) 
     {
         return Err(error);
     }
-    let file = disk.create(&temporary)?;
+    let written = write(disk, &temporary, parts);
+    if let Err(error) = written {
+        // The next one would remove it; but what is full should not stay so because of it.
+        let _ = disk.remove(&temporary);
+        return Err(error);
+    }
+    disk.rename(&temporary, &dir.join(name))?;
+    synced(disk.sync_dir(dir))
+}
+
+fn write(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let file = disk.create(path)?;
     let mut offset = 0;
     for part in parts {
         file.write_all_at(part, offset)?;
         offset += part.len() as u64;
     }
-    file.sync_data()?;
-    disk.rename(&temporary, &dir.join(name))?;
-    disk.sync_dir(dir)
+    synced(file.sync_data())
 }
 
 /// The payload of the file `name` in `dir`; `None` if there is no such file. Blocks.

@@ -26,6 +26,7 @@ use frazil_core::frame::{self, FileHeader, FileHeaderError, FrameMeta, Salt, Sca
 
 use super::log_index::{LogIndex, Place};
 use super::record::{Record, entry};
+use super::room::synced;
 use crate::error::Corrupt;
 
 /// The kind of the files: a Raft log.
@@ -75,8 +76,6 @@ impl LogFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let file = disk.create(&temporary)?;
-        file.preallocate(capacity)?;
         let header = FileHeader {
             kind: FILE_KIND,
             salt,
@@ -88,10 +87,19 @@ impl LogFile {
         encode(&mut bytes, &salt, first_sequence, first_sequence, &payload);
         let position = bytes.len() as u64;
         bytes.resize(bytes.len().max(ZEROED.min(capacity) as usize), 0);
-        file.write_all_at(&bytes, 0)?;
-        file.sync_data()?;
+        let written = || -> io::Result<Arc<dyn DiskFile>> {
+            let file = disk.create(&temporary)?;
+            file.preallocate(capacity)?;
+            file.write_all_at(&bytes, 0)?;
+            synced(file.sync_data())?;
+            Ok(file)
+        };
+        let file = written().inspect_err(|_| {
+            // The next attempt would remove it; but what is full should not stay so because of it.
+            let _ = disk.remove(&temporary);
+        })?;
         disk.rename(&temporary, &dir.join(name(first_sequence)))?;
-        disk.sync_dir(dir)?;
+        synced(disk.sync_dir(dir))?;
         let created = Self {
             first_sequence,
             salt,

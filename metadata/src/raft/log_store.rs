@@ -22,6 +22,7 @@ use super::log_file::recover;
 use super::log_index::Found;
 use super::log_writer::{JOBS_MAX, Job, Shared, VOTE_FILE, VOTE_MAGIC, Writer, WriterConfig};
 use super::record::{Record, VoteRecord, decode_all};
+use super::room::Room;
 use super::{Entry, LogId, TypeConfig, Vote, durable};
 use crate::blocking::{spawn_blocking, spawn_worker};
 use crate::error::Corrupt;
@@ -43,7 +44,8 @@ pub(crate) struct LogConfig {
     pub(crate) cache_bytes: u64,
 }
 
-/// The log and the vote. Dropping it ends the writing thread once everything is written.
+/// The log and the vote. Dropping it ends the writing thread once everything is written, or at once
+/// if that waits for room on the disk.
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
     jobs: mpsc::Sender<Job>,
@@ -62,6 +64,12 @@ pub(crate) struct Opened {
     pub(crate) existed: bool,
     /// Ends when the writing thread has.
     pub(crate) stopped: oneshot::Receiver<()>,
+}
+
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        self.shared.room.close();
+    }
 }
 
 impl LogStore {
@@ -93,6 +101,7 @@ impl LogStore {
             vote: Mutex::new(vote),
             files: Mutex::new(files),
             failure: std::sync::OnceLock::new(),
+            room: Room::default(),
             bytes: watch::Sender::new(0),
         });
         let mut writer = Writer::new(

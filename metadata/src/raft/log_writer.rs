@@ -7,7 +7,7 @@
 //! Everything is done in the order in which it was asked for, and answered for after it is durable.
 //!
 //! Invariant: after the first error nothing is written any more, and everything is refused. After
-//! a failed sync a second one may lie.
+//! a failed sync a second one may lie. Only a full disk is waited for ([`room`](super::room)).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use super::log_file::{self, LogFile, ZEROED};
 use super::log_index::{LogIndex, Place};
 use super::record::{Record, VoteRecord, encode_onto};
+use super::room::{Room, is_full, synced};
 use super::{LogId, TypeConfig, Vote, durable};
 use crate::metrics::Metrics;
 
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) files: Mutex<BTreeMap<u64, Arc<LogFile>>>,
     /// Why nothing is written any more.
     pub(crate) failure: OnceLock<String>,
+    /// Where the writer waits while the disk is full.
+    pub(crate) room: Room,
     /// Bytes of records since the last purge or truncation that freed a file.
     pub(crate) bytes: watch::Sender<u64>,
 }
@@ -264,13 +267,17 @@ impl Writer {
     fn replace_vote(&mut self, vote: Vote) -> io::Result<()> {
         let mut payload = Vec::new();
         encode_onto(&VoteRecord::from(&vote), &mut payload);
-        durable::replace(
-            &*self.disk,
-            &self.config.dir,
-            VOTE_FILE,
-            VOTE_MAGIC,
-            &payload,
-        )?;
+        self.shared
+            .room
+            .wait_for("the vote", &self.metrics.disk_full, || {
+                durable::replace(
+                    &*self.disk,
+                    &self.config.dir,
+                    VOTE_FILE,
+                    VOTE_MAGIC,
+                    &payload,
+                )
+            })?;
         self.metrics.syncs.inc();
         *self.shared.vote.lock() = Some(vote);
         Ok(())
@@ -316,7 +323,11 @@ impl Writer {
 
     fn write(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
-            self.active.file.write_all_at(&self.buffer, self.position)?;
+            self.shared
+                .room
+                .wait_for("the metadata log", &self.metrics.disk_full, || {
+                    self.active.file.write_all_at(&self.buffer, self.position)
+                })?;
             self.position += self.buffer.len() as u64;
             self.buffer.clear();
             self.zero_ahead()?;
@@ -331,7 +342,11 @@ impl Writer {
             let end = (start + ZEROED).min(self.config.file_bytes);
             if start < end {
                 let zeros = vec![0; (end - start) as usize];
-                self.active.file.write_all_at(&zeros, start)?;
+                match self.active.file.write_all_at(&zeros, start) {
+                    // It was for speed only. Whether there is room the frames will find.
+                    Err(error) if is_full(&error) => return Ok(()),
+                    written => written?,
+                }
             }
             self.zeroed = end.max(start);
         }
@@ -340,7 +355,7 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         if self.synced_below < self.next_sequence {
-            self.active.file.sync_data()?;
+            synced(self.active.file.sync_data())?;
             self.synced_below = self.next_sequence;
             self.metrics.syncs.inc();
         }
@@ -371,12 +386,18 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let (file, position) = begin(
-            &self.config,
-            &*self.disk,
-            &*self.ids,
-            self.next_sequence,
-            self.purged,
+        let (file, position) = self.shared.room.wait_for(
+            "a file of the metadata log",
+            &self.metrics.disk_full,
+            || {
+                begin(
+                    &self.config,
+                    &*self.disk,
+                    &*self.ids,
+                    self.next_sequence,
+                    self.purged,
+                )
+            },
         )?;
         self.active = Arc::new(file);
         self.position = position;
@@ -414,7 +435,7 @@ impl Writer {
             removed = true;
         }
         if removed {
-            self.disk.sync_dir(&self.config.dir)?;
+            synced(self.disk.sync_dir(&self.config.dir))?;
             self.publish_bytes();
         }
         Ok(())

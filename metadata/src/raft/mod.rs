@@ -28,6 +28,7 @@ pub(crate) mod log_writer;
 pub(crate) mod network;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod room;
 pub(crate) mod snapshot;
 pub(crate) mod state_machine;
 

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::log_store::LogReader;
 use super::replay::{Covering, replay};
+use super::room::{self, Teller};
 use super::snapshot::SnapshotStore;
 use super::{Blob, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::command::{Envelope, Outcome};
@@ -138,21 +140,39 @@ impl Builder {
     }
 }
 
+/// How often a snapshot is tried while the disk is full: each time, as much of it is written as fits.
+const ROOM_EVERY: Duration = Duration::from_secs(2);
+
+/// Saves a snapshot, durably. While the disk is full, waits for room.
+async fn save(
+    snapshots: &Arc<SnapshotStore>,
+    meta: &SnapshotMeta,
+    bytes: &Bytes,
+    metrics: &Metrics,
+) -> io::Result<()> {
+    let mut teller = Teller::new("a snapshot of the metadata", &metrics.disk_full);
+    loop {
+        let (snapshots, meta, bytes) = (Arc::clone(snapshots), meta.clone(), bytes.clone());
+        let saving = crate::blocking::spawn_blocking(move || snapshots.save(&meta, &bytes));
+        match saving.await.map_err(io::Error::other)? {
+            Err(error) if room::is_full(&error) => {
+                teller.tell(&error);
+                tokio::time::sleep(ROOM_EVERY).await;
+            }
+            saved => return saved,
+        }
+    }
+}
+
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<OurSnapshot> {
         let covering = self.covering().await;
         let meta = covering.meta();
-        let (saved, snapshots) = (meta.clone(), Arc::clone(&self.snapshots));
-        let bytes = crate::blocking::spawn_blocking(move || -> io::Result<Bytes> {
-            let bytes = covering.state.snapshot();
-            drop(covering);
-            snapshots.save(&saved, &bytes)?;
-            Ok(bytes.into())
-        })
-        .await
-        .map_err(io::Error::other)??;
+        let bytes = crate::blocking::spawn_blocking(move || Bytes::from(covering.state.snapshot()));
+        let bytes = bytes.await.map_err(io::Error::other)?;
+        save(&self.snapshots, &meta, &bytes, &self.metrics).await?;
         self.metrics.snapshots_built.inc();
         tracing::info!(last = ?meta.last_log_id, bytes = bytes.len(), "metadata snapshot written");
         Ok(Snapshot {
@@ -194,17 +214,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, bytes: Bytes) -> io::Result<()> {
-        let snapshots = Arc::clone(&self.snapshots);
-        let saved = meta.clone();
         let knows = self.image.knows();
-        let state = crate::blocking::spawn_blocking(move || -> io::Result<State> {
-            let state = State::restore_knowing(knows, &bytes)
-                .map_err(|error| Corrupt::new(format!("snapshot: {error}")))?;
-            snapshots.save(&saved, &bytes)?;
-            Ok(state)
-        })
-        .await
-        .map_err(io::Error::other)??;
+        let received = bytes.clone();
+        let state = crate::blocking::spawn_blocking(move || {
+            State::restore_knowing(knows, &received)
+                .map_err(|error| Corrupt::new(format!("snapshot: {error}")))
+        });
+        let state = state.await.map_err(io::Error::other)??;
+        save(&self.snapshots, meta, &bytes, &self.metrics).await?;
         {
             let mut covered = self.covered.lock();
             covered.last = meta.last_log_id;

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use frazil_core::env::Disk;
-use frazil_core::env::testing::{EIO, Fault, MemDisk, Operation, SeededIds, check_golden, golden};
-use openraft::storage::{IOFlushed, RaftLogStorage};
+use frazil_core::env::testing::{
+    EIO, ENOSPC, Fault, MemDisk, Operation, SeededIds, check_golden, golden,
+};
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::testing::{blank_ent, log_id, membership_ent};
 use openraft::type_config::TypeConfigExt;
@@ -302,6 +304,93 @@ async fn after_a_failed_sync_everything_is_refused() {
     let found = view(&mut store, &mut reader).await;
     assert_eq!(found.entries, vec![entry(1, 0, 10)]);
     assert_eq!(found.vote, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+    for operation in [Operation::Create, Operation::Resize, Operation::Write] {
+        let disk = MemDisk::new();
+        let Opened { mut store, .. } = open(&disk, 1).unwrap();
+        append(&mut store, vec![entry(1, 0, 10)]).await.unwrap();
+        disk.fail(Fault::forever(operation, 0, ENOSPC));
+        let before = disk.count(operation);
+        let writing = tokio::spawn(async move {
+            for index in 1..4 {
+                // Each needs a file of its own.
+                append(&mut store, vec![entry(1, index, 5000)])
+                    .await
+                    .unwrap();
+            }
+            store.save_vote(&vote(2)).await.unwrap();
+        });
+        let tried = async {
+            while disk.count(operation) < before + 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, tried).await.unwrap();
+        assert!(!writing.is_finished(), "nothing is acknowledged");
+        disk.heal();
+        tokio::time::timeout(PATIENCE, writing)
+            .await
+            .unwrap()
+            .unwrap();
+        disk.crash(0);
+        let Opened { mut store, .. } = open(&disk, 2).unwrap();
+        let mut reader = store.reader();
+        let found = view(&mut store, &mut reader).await;
+        assert_eq!(found.entries.len(), 4, "{operation:?}");
+        assert_eq!(found.vote, Some(vote(2)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_room_for_a_log_that_is_closed() {
+    let disk = MemDisk::new();
+    let Opened {
+        mut store, stopped, ..
+    } = open(&disk, 1).unwrap();
+    disk.fail(Fault::forever(Operation::Write, 0, ENOSPC));
+    let (done, _receiver) = TypeConfig::oneshot();
+    let callback = IOFlushed::signal(done);
+    store.append(vec![entry(1, 0, 10)], callback).await.unwrap();
+    drop(store);
+    // Its end is what the sender's end tells.
+    stopped.await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_for_want_of_room_is_as_bad_as_any() {
+    let disk = MemDisk::new();
+    let Opened { mut store, .. } = open(&disk, 1).unwrap();
+    disk.fail(Fault::once(Operation::Sync, 0, ENOSPC));
+    assert!(append(&mut store, vec![entry(1, 0, 10)]).await.is_err());
+    assert!(append(&mut store, vec![entry(1, 1, 10)]).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_waits_for_room_and_takes_none_meanwhile() {
+    let disk = MemDisk::new();
+    disk.create_dir_all(Path::new(DIR)).unwrap();
+    let snapshots = Arc::new(SnapshotStore::new(
+        Arc::new(disk.clone()),
+        PathBuf::from(DIR),
+    ));
+    let image = Arc::new(Image::new(crate::command::LEVEL, Metrics::default()));
+    let mut machine = StateMachine::new(image, Arc::clone(&snapshots), None, Metrics::default());
+    let mut builder = machine.get_snapshot_builder().await;
+    disk.fail(Fault::forever(Operation::Write, 1, ENOSPC));
+    let building = tokio::spawn(async move { builder.build_snapshot().await.map(drop) });
+    // The head of a snapshot is one write, what follows is another.
+    while disk.count(Operation::Remove) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!building.is_finished());
+    assert_eq!(disk.list(Path::new(DIR)).unwrap(), Vec::<String>::new());
+    disk.heal();
+    building.await.unwrap().unwrap();
+    assert!(snapshots.newest().unwrap().is_some());
 }
 
 #[tokio::test]
