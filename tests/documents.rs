@@ -98,6 +98,11 @@ fn every_format_names_its_test_and_every_golden_file_is_documented() {
     }
 }
 
+#[test]
+fn where_invariants_are_checked_is_where_they_are() {
+    check_tests_named_in("docs/reliability.md");
+}
+
 /// The root's manifest and the members'.
 fn manifests() -> Vec<String> {
     let root: toml::Table = read("Cargo.toml").parse().expect("a manifest");

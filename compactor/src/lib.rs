@@ -20,6 +20,8 @@ mod metrics;
 pub mod reclaim;
 pub mod retention;
 mod service;
+#[cfg(test)]
+mod simulation;
 pub mod sweep;
 #[cfg(test)]
 mod tests;

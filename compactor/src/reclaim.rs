@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use frazil_core::SegmentId;
 use frazil_core::ports::Ledger;
+use frazil_core::sabotage::{self, Bug};
 use frazil_objects::{Failure, Retries};
 use futures_util::{StreamExt, stream};
 use object_store::path::Path;
@@ -83,7 +84,10 @@ pub async fn round(
     loop {
         let retired = ledger.retired_segments(PAGE);
         metrics.waiting.set(retired.len() as i64);
-        let before_ms = ledger.now_ms().saturating_sub(grace_ms);
+        let mut before_ms = ledger.now_ms().saturating_sub(grace_ms);
+        if sabotage::on(Bug::GraceIsIgnored) {
+            before_ms = ledger.now_ms();
+        }
         let due: Vec<SegmentId> = retired
             .iter()
             .take_while(|(_, retired_ms)| *retired_ms <= before_ms)

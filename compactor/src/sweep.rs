@@ -7,6 +7,7 @@
 
 use frazil_core::SegmentId;
 use frazil_core::ports::{Ledger, SegmentStatus};
+use frazil_core::sabotage::{self, Bug};
 use frazil_objects::Retries;
 use futures_util::TryStreamExt;
 use object_store::ObjectStore;
@@ -36,7 +37,10 @@ pub async fn round(
             && let Some(id) = SegmentId::from_object_key(found.location.as_ref())
             // Only what the state's own naming leads to: a copy elsewhere is not ours to delete.
             && object(prefix, id) == found.location
-            && ledger.segment(id) == SegmentStatus::Orphan
+            && (ledger.segment(id) == SegmentStatus::Orphan
+                || (sabotage::on(Bug::UnknownMeansOrphan)
+                    && ledger.segment(id) == SegmentStatus::Pending))
+            && !sabotage::on(Bug::OrphansStay)
         {
             orphans.push(id);
         }

@@ -27,6 +27,7 @@ pub mod group;
 pub mod ids;
 pub mod offset;
 pub mod ports;
+pub mod sabotage;
 pub mod segment;
 pub mod topic;
 pub mod topic_config;

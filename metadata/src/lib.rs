@@ -50,6 +50,8 @@ mod recover;
 #[cfg(test)]
 mod recover_tests;
 mod server;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated;
 pub mod state;
 #[cfg(test)]
 mod testing;

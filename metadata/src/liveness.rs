@@ -48,7 +48,7 @@ impl Heard {
     }
 
     /// Those of the `live` that have been silent for too long, as the leader of `term`.
-    fn silent(
+    pub(crate) fn silent(
         &self,
         term: u64,
         live: &[(BrokerId, BrokerEpoch)],

@@ -59,6 +59,11 @@ pub(crate) trait Introduce: Send + Sync + 'static {
     fn level(&self) -> u8;
     /// This node cannot belong to the cluster any more, and why.
     fn excluded(&self, _why: &str) {}
+    /// The way to simulated voters, if it goes to those.
+    #[cfg(any(test, feature = "testing"))]
+    fn link(&self) -> Option<Arc<crate::simulated::Link>> {
+        None
+    }
 }
 
 /// One voter, as seen from a client.
@@ -106,6 +111,10 @@ impl Peer {
         request: &Request,
         deadline: Instant,
     ) -> Result<Reply, CallError> {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(link) = self.us.link() {
+            return link.call(self.id, request, deadline).await;
+        }
         let connection = tokio::time::timeout_at(deadline, self.connect())
             .await
             .map_err(|_| {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use frazil_core::env::Ids;
 use frazil_core::ports::{Commit, CommitOutcome, LogIndex, Sequencer};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{Extent, PortError, TopicPartition};
 use frazil_objects::Backoff;
 use tokio::time::Instant;
@@ -59,6 +60,12 @@ impl Committer {
             moves: Vec::new(),
             ..commit
         };
+        if sabotage::on(Bug::AckBeforeCommit) {
+            let guess = sabotage::guess(&commit, |partition| self.index.bounds(partition));
+            let sequencer = Arc::clone(&self.sequencer);
+            tokio::spawn(async move { sequencer.commit(commit).await });
+            return Committed::Done(guess);
+        }
         let mut backoff = Backoff::new(&self.ids);
         loop {
             let began = Instant::now();
@@ -104,7 +111,7 @@ impl Committer {
     async fn fence(&self, fence: Commit, reason: String) -> Committed {
         let broker = fence.broker;
         let mut backoff = Backoff::new(&self.ids);
-        loop {
+        while !sabotage::on(Bug::UnknownIsNotFenced) {
             match self.sequencer.commit(fence.clone()).await {
                 Ok(_) => break,
                 Err(PortError::Fenced(reason)) => {

@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use frazil_core::batch::{BatchHeader, HEADER_LENGTH, HeaderError};
 use frazil_core::ports::{Bounds, LogIndex};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
 use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
@@ -623,6 +624,7 @@ impl Reader {
                 Err(error) => return flaw(&error.to_string()),
             };
             if !matches!(source, Source::Memory(..))
+                && !sabotage::on(Bug::ReadIgnoresCrc)
                 && let Err(error) = header.check_crc(&bytes)
             {
                 return flaw(&error.to_string());

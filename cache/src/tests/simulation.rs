@@ -9,11 +9,12 @@
 //! - the log is empty in the end, and so is its directory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_core::env::Ids;
-use frazil_core::env::testing::{ENOSPC, Fault, Operation, SeededIds};
+use frazil_core::env::testing::{ENOSPC, Fault, Operation, SeededIds, seeds};
 use frazil_core::ports::LogIndex;
 use frazil_core::{BrokerId, Offset, TopicPartition};
 
@@ -288,23 +289,13 @@ fn simulate(seed: u64) -> usize {
     })
 }
 
-/// `CACHE_SEEDS=3000` or `CACHE_SEEDS=1900..2000` says which seeds.
 #[test]
 fn histories() {
-    let text = std::env::var("CACHE_SEEDS").unwrap_or_else(|_| "200".to_owned());
-    let (start, end) = text.split_once("..").unwrap_or(("0", &text));
-    let number = |text: &str| text.parse::<u64>().expect("a number of seeds");
-    let seeds = number(start)..number(end);
-    let mut acknowledged = 0;
-    for seed in seeds.clone() {
-        match std::panic::catch_unwind(|| simulate(seed)) {
-            Ok(count) => acknowledged += count as u64,
-            Err(panic) => {
-                eprintln!("seed {seed} failed");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let (done, acknowledged) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    seeds("frazil-cache", "simulation::histories", 500, |seed| {
+        acknowledged.fetch_add(simulate(seed), Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Relaxed);
+    });
     // Or nothing would have been tried.
-    assert!(acknowledged > 20 * (seeds.end - seeds.start));
+    assert!(acknowledged.into_inner() > 20 * done.into_inner());
 }

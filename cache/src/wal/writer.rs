@@ -8,6 +8,7 @@ use std::sync::Arc;
 use frazil_core::BrokerEpoch;
 use frazil_core::env::{Disk, DiskFile, Ids};
 use frazil_core::frame::{FILE_HEADER_LENGTH, FileHeader, Salt};
+use frazil_core::sabotage::{self, Bug};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -116,6 +117,9 @@ impl Writer {
                 ("write", source, !full)
             })
             .and_then(|()| {
+                if sabotage::on(Bug::AckBeforeSync) {
+                    return Ok(());
+                }
                 let synced = open.file.sync_data();
                 synced.map_err(|source| ("sync what it wrote", source, true))
             });
@@ -174,7 +178,9 @@ impl Writer {
         file.write_all_at(&header.encode(), 0)?;
         file.sync_data()?;
         // Without its name the file's content is lost with the power, however often it is synced.
-        self.disk.sync_dir(&self.config.dir)?;
+        if !sabotage::on(Bug::NoDirectorySync) {
+            self.disk.sync_dir(&self.config.dir)?;
+        }
         Ok(Open {
             file,
             salt: header.salt,

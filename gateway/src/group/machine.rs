@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use frazil_core::group::Group;
+use frazil_core::sabotage::{self, Bug};
 
 use super::GroupError;
 use super::member::{MemberState, elect_protocol};
@@ -370,7 +371,9 @@ impl Machine {
             return Err(GroupError::UnknownMember);
         }
         self.check_member(member_id, instance_id)?;
-        self.check_generation(generation)?;
+        if !sabotage::on(Bug::StaleGenerationsCommit) {
+            self.check_generation(generation)?;
+        }
         self.beat(member_id, now);
         if self.phase == Phase::Completing {
             return Err(GroupError::RebalanceInProgress);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frazil_core::ports::{GroupClaim, GroupRefusal};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{PortError, PortResult, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -276,6 +277,7 @@ impl Coordinator {
     async fn perform(&mut self, effects: Vec<Effect>) -> Result<(), GroupError> {
         for effect in effects {
             match effect {
+                Effect::Persist(_) if sabotage::on(Bug::AssignmentIsNotStored) => {}
                 Effect::Persist(group) => {
                     let since = self.shared.now();
                     // A commit that was accepted under the old generation is not to find the new.

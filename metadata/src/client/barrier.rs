@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{PortError, PortResult};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -31,7 +32,8 @@ impl Barrier {
 
     /// Waits until the image has everything that was acknowledged before the call.
     pub(super) async fn pass(&self, link: &Link, deadline: Instant) -> PortResult<()> {
-        if link.local.as_ref().is_some_and(|node| node.is_authority()) {
+        let authority = link.local.as_ref().is_some_and(|node| node.is_authority());
+        if authority || sabotage::on(Bug::BarrierDoesNotWait) {
             return Ok(());
         }
         let late = || PortError::Unavailable("no read index in time".to_owned());

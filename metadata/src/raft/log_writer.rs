@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use frazil_core::env::{Disk, Ids};
 use frazil_core::frame::Salt;
+use frazil_core::sabotage::{self, Bug};
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -355,7 +356,9 @@ impl Writer {
 
     fn sync(&mut self) -> io::Result<()> {
         if self.synced_below < self.next_sequence {
-            synced(self.active.file.sync_data())?;
+            if !sabotage::on(Bug::VoterDoesNotSync) {
+                synced(self.active.file.sync_data())?;
+            }
             self.synced_below = self.next_sequence;
             self.metrics.syncs.inc();
         }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{GroupClaim, GroupRefusal};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerId, TopicId, TopicPartition};
 use minicbor::{Decode, Encode};
 
@@ -153,7 +154,9 @@ impl Groups {
         } = claim.coordinator;
         self.0
             .get_mut(&claim.group)
-            .filter(|entry| entry.coordinator == claim.coordinator)
+            .filter(|entry| {
+                entry.coordinator == claim.coordinator || sabotage::on(Bug::OldClaimsAct)
+            })
             .filter(|_| brokers.is_current(broker, broker_epoch))
             .ok_or(GroupRefusal::NotCoordinator)
     }
@@ -251,6 +254,7 @@ impl Entry {
             Some((_, id)) if !self.group.members.contains_key(id) => {
                 Err(GroupRefusal::UnknownMember)
             }
+            Some(_) if sabotage::on(Bug::StaleGenerationsCommit) => Ok(()),
             Some((generation, _)) if *generation != self.group.generation => {
                 Err(GroupRefusal::StaleGeneration)
             }

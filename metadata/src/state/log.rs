@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use frazil_core::ports::{Append, AppendOutcome, BatchOutcome, BatchRefusal, Bounds, Commit, Move};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerId, Extent, Location, Offset, SegmentId};
 use minicbor::{Decode, Encode};
 
@@ -162,10 +163,11 @@ impl Log {
     }
 
     pub(super) fn bounds(&self) -> Bounds {
+        let ahead = u32::from(sabotage::on(Bug::HighWatermarkAhead));
         Bounds {
             log_start: self.log_start,
             last_stable: self.high_watermark,
-            high_watermark: self.high_watermark,
+            high_watermark: self.high_watermark + ahead,
         }
     }
 
@@ -211,6 +213,9 @@ impl Log {
                 let location = part(&append.location, skip, batch.length);
                 skip += batch.length;
                 let outcome = match verdict {
+                    Verdict::Duplicate(_) if sabotage::on(Bug::RepeatsGetNewOffsets) => {
+                        BatchOutcome::Duplicate(self.high_watermark)
+                    }
                     Verdict::Duplicate(offset) => BatchOutcome::Duplicate(offset),
                     Verdict::Accept if sealed => BatchOutcome::Refused(BatchRefusal::SealedSegment),
                     Verdict::Refuse(refusal) => BatchOutcome::Refused(refusal),

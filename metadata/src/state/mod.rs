@@ -43,6 +43,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use frazil_core::ports::{Commit, CommitOutcome};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{ProducerId, TopicPartition};
 use minicbor::{Decode, Encode};
 
@@ -215,6 +216,9 @@ impl State {
             Command::AllocateProducerIds { count } => {
                 let first = ProducerId(self.next_producer);
                 self.next_producer += i64::from((*count).max(1));
+                if sabotage::on(Bug::ProducerIdsAreReused) {
+                    self.next_producer -= 1;
+                }
                 Outcome::ProducerIds { first }
             }
             Command::ClaimGroup { .. }
@@ -272,7 +276,8 @@ impl State {
 
     /// Moves, then appends, of one flush.
     fn commit(&mut self, commit: &Commit, at: Context, changes: &mut Changes) -> Outcome {
-        if !self.brokers.is_current(commit.broker, commit.epoch) {
+        let current = self.brokers.is_current(commit.broker, commit.epoch);
+        if !current && !sabotage::on(Bug::OldEpochsCommit) {
             return Outcome::Fenced;
         }
         if let Err(reason) = log::check_commit(commit) {

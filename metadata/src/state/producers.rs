@@ -14,6 +14,7 @@
 //! Source: KIP-98, KIP-360, KAFKA-5494.
 
 use frazil_core::ports::{BatchRefusal, ProducerBatch};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{Offset, ProducerEpoch, ProducerId};
 use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
@@ -126,6 +127,9 @@ impl Producers {
         let Ok(known) = self.find(batch.id).map(|at| &self.0[at]) else {
             return Verdict::Accept;
         };
+        if sabotage::on(Bug::RepeatsAreAppended) {
+            return Verdict::Accept;
+        }
         let first = batch.base_sequence;
         let last = last_sequence(first, records);
         if batch.epoch == known.epoch

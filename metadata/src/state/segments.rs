@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use frazil_core::ports::SegmentStatus;
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, SegmentId};
 use minicbor::{Decode, Encode};
 
@@ -46,6 +47,7 @@ impl Segments {
     pub(super) fn usable(&self, id: SegmentId, epoch: BrokerEpoch, bound: Bound) -> bool {
         id.epoch == epoch
             && (self.live.contains_key(&id)
+                || (sabotage::on(Bug::RetiredSegmentsReturn) && !self.retired.contains_key(&id))
                 || (!bound.excludes(id.number)
                     && !self.retired.contains_key(&id)
                     && !self.tombstones.contains(&id)))

@@ -1,6 +1,7 @@
 //! Puts a commit together.
 
 use frazil_core::ports::{Append, Commit, Move, SegmentInfo};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, BrokerId, Location, SegmentId, TopicPartition};
 
 use super::segment::{Place, Segment, Slot, SlotRef, Stage};
@@ -116,6 +117,7 @@ impl Assembly {
                     let reference = (segment.seal, index);
                     self.append(&mut appending, reference, slot, start, location);
                 }
+                Place::At(_) if index == 0 && sabotage::on(Bug::RelocationDropsBatch) => {}
                 Place::At(_) => self.relocate(&mut moving, slot, start, location),
                 Place::Nowhere => {}
                 Place::Local => unreachable!("a segment without groups has no local batch"),

@@ -39,6 +39,7 @@ use std::time::Duration;
 use frazil_core::ports::{
     BatchInfo, BatchOutcome, BatchRefusal, COMMIT_BATCHES_MAX, Commit, CommitOutcome,
 };
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, TopicPartition};
 
 use self::assemble::{Assembly, InFlight};
@@ -354,7 +355,12 @@ impl Pipeline {
     ) -> Vec<Effect> {
         let in_flight = self.in_flight.take().expect("a commit is in flight");
         let mut effects = Vec::new();
-        let unknown = || Err(AppendError::Indeterminate(reason.to_owned()));
+        let unknown = || {
+            if sabotage::on(Bug::UnknownMeansFailed) {
+                return Err(AppendError::Unavailable(reason.to_owned()));
+            }
+            Err(AppendError::Indeterminate(reason.to_owned()))
+        };
         let mut offsets = self.offsets_in_wal(&in_flight.wal, wal);
         for &(seal, index) in in_flight.appends.iter().flatten() {
             let place = offsets
@@ -421,6 +427,7 @@ impl Pipeline {
             .iter()
             .filter_map(|segment| segment.wal_start)
             .min();
+        let truncated = truncated.filter(|_| !sabotage::on(Bug::WalIsCutEarly));
         let truncated = truncated.unwrap_or(self.wal.synced);
         if truncated > self.wal.truncated {
             self.wal.truncated = truncated;
@@ -522,6 +529,7 @@ impl Pipeline {
         let outstanding = self.segments.iter().skip(assembly.segments());
         let outstanding = outstanding.filter(|segment| !matches!(segment.stage, Stage::Open));
         let sealed_below = outstanding.map(|segment| segment.number).min();
+        let sealed_below = sealed_below.filter(|_| !sabotage::on(Bug::SealsWhatIsUnderWay));
         let (commit, in_flight) = assembly.finish(sealed_below.unwrap_or(self.next_number));
         self.in_flight = Some(in_flight);
         effects.push(Effect::Commit(commit));

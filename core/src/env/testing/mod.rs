@@ -1,11 +1,13 @@
 //! A world that a test controls: [`ManualClock`], [`SeededIds`], [`MemDisk`];
-//! and the [`golden()`] files of persisted formats.
+//! the [`golden()`] files of persisted formats; and [`seeds()`], which runs simulations.
 
 mod disk;
 mod golden;
+mod seeds;
 
 pub use disk::{EIO, ENOSPC, Fault, MemDisk, Operation, SECTOR};
 pub use golden::{check_golden, golden};
+pub use seeds::seeds;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
