@@ -1,5 +1,7 @@
 //! One column of the row group under construction: its open page and its finished ones.
 
+use bytes::Bytes;
+
 use crate::Error;
 use crate::index::{ColumnPages, PagePlace};
 use crate::parquet::footer::{ChunkFacts, PageFacts, page_header};
@@ -30,7 +32,9 @@ impl Compressor {
     fn compress(&mut self, parts: [&[u8]; 3]) -> Result<(Vec<u8>, usize), Error> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > STREAMED {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), self.level)?;
+            // As much as it can become is set aside; what is not written is no memory.
+            let out = Vec::with_capacity(zstd::zstd_safe::compress_bound(length));
+            let mut encoder = zstd::stream::write::Encoder::new(out, self.level)?;
             encoder.set_pledged_src_size(Some(length as u64))?;
             for part in parts {
                 std::io::Write::write_all(&mut encoder, part)?;
@@ -52,7 +56,8 @@ pub(crate) struct Column {
     numbers: Vec<i64>,
     /// PLAIN: each value behind its length.
     bytes: Vec<u8>,
-    /// Finished pages, with their headers.
+    /// Finished pages, with their headers: pieces, and the small ones behind them.
+    pieces: Vec<Bytes>,
     finished: Vec<u8>,
     facts: ChunkFacts,
     places: Vec<PagePlace>,
@@ -66,6 +71,7 @@ impl Column {
             definition: Levels::new(leaf.def_max),
             numbers: Vec::new(),
             bytes: Vec::new(),
+            pieces: Vec::new(),
             finished: Vec::new(),
             facts: ChunkFacts::default(),
             places: Vec::new(),
@@ -100,7 +106,8 @@ impl Column {
 
     /// Bytes of the finished pages.
     pub(crate) fn finished(&self) -> usize {
-        self.finished.len()
+        let pieces = self.pieces.iter().map(Bytes::len);
+        pieces.sum::<usize>() + self.finished.len()
     }
 
     pub(crate) fn finish_page(&mut self, compressor: &mut Compressor) -> Result<(), Error> {
@@ -135,10 +142,18 @@ impl Column {
             &compressed,
         );
         let header = (self.finished.len() - start) as u32;
-        self.finished.extend_from_slice(&compressed);
+        let length = compressed.len() as u32;
+        let crc = crc32c::crc32c(&self.finished[start..]);
+        let crc = crc32c::crc32c_append(crc, &compressed);
+        if compressed.len() > STREAMED {
+            self.pieces.push(std::mem::take(&mut self.finished).into());
+            self.pieces.push(compressed.into());
+        } else {
+            self.finished.extend_from_slice(&compressed);
+        }
         let least = self.numbers.iter().copied().min();
         self.facts.pages.push(PageFacts {
-            length: header + compressed.len() as u32,
+            length: header + length,
             nulls: nulls as u32,
             bounds: least.zip(self.numbers.iter().copied().max()),
         });
@@ -146,9 +161,9 @@ impl Column {
         self.facts.uncompressed += u64::from(header) + uncompressed as u64;
         self.places.push(PagePlace {
             header,
-            compressed: compressed.len() as u32,
+            compressed: length,
             uncompressed: uncompressed as u32,
-            crc: crc32c::crc32c(&self.finished[start..]),
+            crc,
             values: values as u32,
         });
         self.numbers.clear();
@@ -162,14 +177,16 @@ impl Column {
 
     /// The finished pages, and the column as the two kinds of index describe it. `start` counts
     /// from the end of the row group's index; the footer's start is set once that is known.
-    pub(crate) fn finish_group(&mut self, start: u32) -> (Vec<u8>, ChunkFacts, ColumnPages) {
+    pub(crate) fn finish_group(&mut self, start: u32) -> (Vec<Bytes>, ChunkFacts, ColumnPages) {
         let facts = std::mem::take(&mut self.facts);
         let pages = ColumnPages {
             field: self.leaf.field,
             start,
             pages: std::mem::take(&mut self.places),
         };
-        (std::mem::take(&mut self.finished), facts, pages)
+        let mut pieces = std::mem::take(&mut self.pieces);
+        pieces.push(std::mem::take(&mut self.finished).into());
+        (pieces, facts, pages)
     }
 }
 

@@ -12,7 +12,9 @@
 //! # Memory
 //! One row group compressed, one page uncompressed, what was not taken yet, and some bytes for each
 //! page of the file. A value larger than a page is a page; it is copied once and compressed as a
-//! stream. Nothing else grows with the topic.
+//! stream. Nothing else grows with the topic. A batch with a value of 47 MiB, which no codec makes
+//! smaller, takes 207 MiB besides itself; the worst there can be, one of 32 million headers, twice
+//! that, since every header takes eight bytes of pages instead of two.
 //!
 //! # A crash
 //! leaves an unfinished upload. Nothing refers to a file before it is finished.
@@ -313,7 +315,7 @@ impl Writer {
         let properties = [("frazil.format", FORMAT), footer::SCHEMA_PROPERTY];
         let tail = footer::tail(&self.facts, self.position, &properties);
         let tail_bytes = tail.len() as u32;
-        self.emit(tail);
+        self.emit(tail.into());
         Written {
             parts: self.parts,
             bytes: self.position,
@@ -322,9 +324,11 @@ impl Writer {
         }
     }
 
-    fn emit(&mut self, bytes: Vec<u8>) {
+    fn emit(&mut self, bytes: Bytes) {
         self.position += bytes.len() as u64;
-        self.parts.push(bytes.into());
+        if !bytes.is_empty() {
+            self.parts.push(bytes);
+        }
     }
 
     fn group_is_full(&self) -> bool {
@@ -393,7 +397,7 @@ impl Writer {
         let mut chunks = Vec::with_capacity(self.columns.len());
         for column in &mut self.columns {
             let (bytes, facts, places) = column.finish_group(start);
-            start += bytes.len() as u32;
+            start += bytes.iter().map(|piece| piece.len() as u32).sum::<u32>();
             index.columns.push(places);
             chunks.push(facts);
             pages.push(bytes);
@@ -402,10 +406,10 @@ impl Writer {
         written.index_length = index.len() as u32;
         written.index_crc = crc32c::crc32c(&index);
         written.length = written.index_length + start;
-        self.emit(index);
-        for (chunk, bytes) in chunks.iter_mut().zip(pages) {
+        self.emit(index.into());
+        for (chunk, pieces) in chunks.iter_mut().zip(pages) {
             chunk.start = self.position;
-            self.emit(bytes);
+            pieces.into_iter().for_each(|piece| self.emit(piece));
         }
         self.facts.push(GroupFacts {
             rows,
