@@ -11,7 +11,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -176,6 +176,106 @@ impl DiskFile for SystemFile {
     }
 }
 
+/// A disk on which files are only begun while others have room left: reserving space
+/// ([`DiskFile::preallocate`]) finds the disk full before it is.
+///
+/// The write-ahead log of a gateway gets this one. Its files can be given up only after commits, and
+/// a voter on the same file system needs room for those.
+pub struct LeavingRoom {
+    disk: Arc<dyn Disk>,
+    bytes: u64,
+}
+
+/// What others need, in bytes; on small file systems a twentieth.
+const ROOM: u64 = 256 << 20;
+
+impl LeavingRoom {
+    /// Leaves 256 MiB, or a twentieth of the file system if that is less.
+    pub fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk, bytes: ROOM }
+    }
+
+    fn file(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(FrugalFile {
+            file,
+            path: path.to_path_buf(),
+            room: self.bytes,
+        })
+    }
+}
+
+impl Disk for LeavingRoom {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(path, self.disk.open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(path, self.disk.create(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+}
+
+struct FrugalFile {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    room: u64,
+}
+
+impl DiskFile for FrugalFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn preallocate(&self, length: u64) -> io::Result<()> {
+        let space = rustix::fs::statvfs(&self.path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+        let room = self.room.min(bytes(space.f_blocks) / 20);
+        let more = length.saturating_sub(self.len()?);
+        if bytes(space.f_bavail) < more.saturating_add(room) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "what is left of the file system is left to others",
+            ));
+        }
+        self.file.preallocate(length)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+}
+
 /// A directory that this process has for itself, until dropped or ended in any way.
 #[derive(Debug)]
 pub struct DirLock {
@@ -249,6 +349,21 @@ pub fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_is_full_before_it_is_for_those_who_leave_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = LeavingRoom::new(Arc::new(SystemDisk));
+        let path = dir.path().join("a");
+        let file = disk.create(&path).unwrap();
+        file.preallocate(4096).unwrap();
+        assert_eq!(file.len().unwrap(), 4096);
+        let space = rustix::fs::statvfs(dir.path()).unwrap();
+        let rest = space.f_bavail * space.f_frsize;
+        let error = file.preallocate(rest).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.len().unwrap(), 4096);
+    }
 
     #[test]
     fn a_file_reads_back_what_was_written_and_stops_at_its_end() {

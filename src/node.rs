@@ -34,7 +34,7 @@ use tracing::{info, warn};
 
 use crate::archive::StoreArchive;
 use crate::config::Config;
-use crate::env::{DirLock, Env};
+use crate::env::{DirLock, Env, LeavingRoom};
 use crate::host;
 use crate::http::{self, Readiness};
 use crate::identity::{self, Identity};
@@ -399,7 +399,7 @@ impl Node {
                 zone: config.rack.clone(),
                 dial: Arc::new(Tcp),
             }),
-            disk: Arc::clone(&env.disk),
+            disk: Arc::new(LeavingRoom::new(Arc::clone(&env.disk))),
             ids: Arc::clone(&env.ids),
             metrics: metrics.0,
         };

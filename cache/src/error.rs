@@ -39,9 +39,6 @@ pub enum Error {
     /// This node's registration has been superseded; it can commit nothing any more.
     #[error("this node has been superseded: {0}")]
     Fenced(String),
-    /// The disk part of the block cache cannot be used.
-    #[error("the block cache cannot be opened: {0}")]
-    BlockCache(String),
     /// The cache is shutting down.
     #[error("the cache is closed")]
     Closed,

@@ -65,6 +65,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tracing::debug;
 
 pub use budget::{BATCH_OVERHEAD, Reservation};
 pub use config::{BlockDisk, Config, PutBudget, WalConfig};
@@ -184,9 +185,11 @@ impl Cache {
         let budget = Budget::new(config.buffer_bytes);
         let inbox = Arc::new(Inbox::default());
         let tail = Arc::new(Tail::new(config.tail_bytes, metrics.clone()));
-        if let Some(disk) = &config.block_disk {
-            let created = parts.disk.create_dir_all(&disk.dir);
-            created.map_err(|error| Error::BlockCache(error.to_string()))?;
+        if let Some(disk) = &config.block_disk
+            && let Err(error) = parts.disk.create_dir_all(&disk.dir)
+        {
+            // Opening it will fail, and be told; it is a cache.
+            debug!(%error, "the directory of the block cache cannot be created");
         }
         let us = Us {
             cluster: parts.cluster.clone(),
@@ -203,7 +206,7 @@ impl Cache {
             parts.retries.clone(),
             metrics.clone(),
         );
-        let shelf = Shelf::open(&config, &parts.cluster).await?;
+        let shelf = Shelf::open(&config, &parts.cluster).await;
         let blocks = Blocks::new(objects, shelf, peers.clone(), metrics.clone());
         let reader = Reader::new(
             parts.broker,

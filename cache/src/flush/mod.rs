@@ -26,7 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::budget::{Budget, Reservation};
 use crate::metrics::Metrics;
@@ -197,6 +197,8 @@ pub struct Service {
     /// Why the service has to end.
     failure: Option<Error>,
     fenced: bool,
+    /// There was no room for the write-ahead log when it was last written to.
+    wal_full: bool,
 }
 
 /// An upload that has ended.
@@ -248,6 +250,7 @@ impl Service {
             flushes: Vec::new(),
             failure: None,
             fenced: false,
+            wal_full: false,
         }
     }
 
@@ -488,6 +491,9 @@ impl Service {
                 frames,
                 positions,
             } => {
+                if std::mem::take(&mut self.wal_full) {
+                    info!("the write-ahead log has room again");
+                }
                 let end = start + frames.len() as u64;
                 let tickets = std::mem::take(&mut self.writing);
                 self.hold_from(&tickets, positions.iter().map(|at| at - start), &frames);
@@ -501,7 +507,13 @@ impl Service {
                     error!(%error, "the write-ahead log has failed");
                     self.failure = Some(error);
                 } else {
-                    info!(%error, "batches go to the object store, past the write-ahead log");
+                    if !std::mem::replace(&mut self.wal_full, true) {
+                        warn!(
+                            %error,
+                            "batches go to the object store, past the write-ahead log, until there \
+                             is room in data.dir"
+                        );
+                    }
                 }
             }
         }

@@ -10,6 +10,10 @@
 //! everything else has what is left and makes room first. A scan through old records therefore
 //! evicts other scans' blocks and copies, which cost no GET to get again, and never what everybody
 //! reads. Copies are not written to disk: the owner's disk has the block.
+//!
+//! A disk that is full or fails costs the blocks on it, and nothing else.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use foyer::{
@@ -21,7 +25,6 @@ use frazil_core::{BrokerEpoch, SegmentId};
 use tracing::warn;
 
 use super::Class;
-use crate::Error;
 use crate::config::{BlockDisk, Config};
 
 /// The share of the memory that blocks near the end may have.
@@ -74,18 +77,23 @@ impl Code for Key {
 pub(crate) struct Shelf {
     memory: Cache<Key, Bytes>,
     disk: Option<HybridCache<Key, Bytes>>,
+    /// The disk has failed and is not used any more.
+    disk_is_off: AtomicBool,
 }
 
 impl Shelf {
-    pub(crate) async fn open(config: &Config, cluster: &str) -> Result<Self, Error> {
-        let disk = match &config.block_disk {
-            None => None,
-            Some(disk) => Some(
-                open_disk(disk, cluster)
-                    .await
-                    .map_err(|error| Error::BlockCache(error.to_string()))?,
-            ),
-        };
+    /// Opens the cache. If its disk cannot be used it does without, and says so.
+    pub(crate) async fn open(config: &Config, cluster: &str) -> Self {
+        let mut disk = None;
+        if let Some(wanted) = &config.block_disk {
+            match open_disk(wanted, cluster).await {
+                Ok(opened) => disk = Some(opened),
+                Err(error) => {
+                    let dir = wanted.dir.display();
+                    warn!(%error, %dir, "blocks are not cached on disk until the next start");
+                }
+            }
+        }
         let memory = CacheBuilder::new(config.block_memory_bytes)
             .with_name("blocks")
             .with_shards(4)
@@ -94,7 +102,16 @@ impl Shelf {
             })
             .with_weighter(|_, block: &Bytes| block.len())
             .build();
-        Ok(Self { memory, disk })
+        Self {
+            memory,
+            disk,
+            disk_is_off: AtomicBool::new(false),
+        }
+    }
+
+    fn disk(&self) -> Option<&HybridCache<Key, Bytes>> {
+        let off = self.disk_is_off.load(Ordering::Relaxed);
+        self.disk.as_ref().filter(|_| !off)
     }
 
     /// A block, if it is at hand. One from disk comes into memory.
@@ -102,14 +119,16 @@ impl Shelf {
         if let Some(bytes) = self.in_memory(key) {
             return Some(bytes);
         }
-        match self.disk.as_ref()?.get(key).await {
+        match self.disk()?.get(key).await {
             Ok(entry) => {
                 let bytes = entry?.value().clone();
                 self.remember(*key, bytes.clone(), class);
                 Some(bytes)
             }
             Err(error) => {
-                warn!(%error, "the disk of the block cache fails");
+                if !self.disk_is_off.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "blocks are not cached on disk any more until the next start");
+                }
                 None
             }
         }
@@ -128,7 +147,7 @@ impl Shelf {
 
     /// Keeps a block that was fetched from the store.
     pub(crate) fn fetched(&self, key: Key, bytes: Bytes, class: Class) {
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             let only = HybridCacheProperties::default().with_location(Location::OnDisk);
             drop(disk.insert_with_properties(key, bytes.clone(), only));
         }
@@ -143,7 +162,7 @@ impl Shelf {
     /// Drops a damaged block.
     pub(crate) fn forget(&self, key: &Key) {
         drop(self.memory.remove(key));
-        if let Some(disk) = &self.disk {
+        if let Some(disk) = self.disk() {
             disk.remove(key);
         }
     }
@@ -160,7 +179,11 @@ impl Shelf {
 
 async fn open_disk(disk: &BlockDisk, cluster: &str) -> foyer::Result<HybridCache<Key, Bytes>> {
     // Another cluster gives the same names to other segments, and its blocks are sound.
-    let device = FsDeviceBuilder::new(disk.dir.join(cluster))
+    let dir = disk.dir.join(cluster);
+    // The builder would panic if it could not.
+    let created = tokio::fs::create_dir_all(&dir).await;
+    created.map_err(foyer::Error::io_error)?;
+    let device = FsDeviceBuilder::new(dir)
         .with_capacity(disk.bytes)
         .build()?;
     HybridCacheBuilder::new()
@@ -196,7 +219,7 @@ mod tests {
             block_memory_bytes: 64 * MIB,
             ..Config::remote()
         };
-        let shelf = Shelf::open(&config, "cluster").await.unwrap();
+        let shelf = Shelf::open(&config, "cluster").await;
         let block = Bytes::from(vec![0; MIB]);
         for number in 0..24 {
             shelf.fetched(key(number), block.clone(), Class::Near);

@@ -330,6 +330,22 @@ async fn blocks_on_disk_outlive_the_process() {
 }
 
 #[tokio::test]
+async fn a_disk_that_cannot_hold_blocks_is_done_without() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut world = cold_world();
+    world.config.block_disk = Some(BlockDisk {
+        dir: file.path().to_path_buf(),
+        bytes: 64 << 20,
+    });
+    let node = world.start().await;
+    append_all(&node, 0, &[100_000; 5]).await;
+    for _ in 0..2 {
+        assert_eq!(read(&node, 0, 10, 1 << 20).await.next, Offset(10));
+    }
+    assert_eq!(node.cache.stats().gets, 1, "the memory has it");
+}
+
+#[tokio::test]
 async fn blocks_on_disk_are_of_one_cluster() {
     let dir = tempfile::tempdir().unwrap();
     // The same names stand for other objects in each, as after the metadata was begun anew.

@@ -32,7 +32,8 @@
 //! files are left as they are.
 //!
 //! # When the disk fails
-//! A full disk sends batches past the log, into the object store, until there is room again. Any
+//! A full disk sends batches past the log, into the object store, until there is room again; it is asked
+//! at most once a second. Any
 //! other failed write or sync ends the log for good: after a failed sync a second one may lie.
 
 pub(crate) mod file;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use frazil_core::BrokerEpoch;
 use frazil_core::env::{Disk, DiskFile, Ids};
@@ -18,6 +19,16 @@ use crate::Error;
 use crate::config::WalConfig;
 use crate::flush::upload::Batches;
 use crate::metrics::Metrics;
+
+/// How long a full disk is left alone. Finding out that it still is costs creating a file.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
 
 /// Owns the files of one registration. All calls block.
 pub(crate) struct Writer {
@@ -36,6 +47,8 @@ pub(crate) struct Writer {
     files: VecDeque<u64>,
     /// A write or sync has failed for good.
     failed: bool,
+    /// The disk was found full; until then it is not asked again.
+    full_until: Option<Instant>,
 }
 
 struct Open {
@@ -66,6 +79,7 @@ impl Writer {
             open: None,
             files: VecDeque::new(),
             failed: false,
+            full_until: None,
         }
     }
 
@@ -93,6 +107,10 @@ impl Writer {
             return failed("be used", source, true);
         }
         let began = Instant::now();
+        if self.full_until.is_some_and(|until| began < until) {
+            let source = io::ErrorKind::StorageFull.into();
+            return failed("be used for a moment", source, false);
+        }
         let bytes: u64 = batches.iter().map(|(_, bytes, _)| bytes.len() as u64).sum();
         // More than any number of frames can add.
         let room = bytes + 64 * batches.len() as u64;
@@ -104,7 +122,8 @@ impl Writer {
         {
             // Nothing was written, so a full disk does no harm; anything else shows a disk that
             // cannot be trusted.
-            self.failed = source.kind() != io::ErrorKind::StorageFull;
+            self.failed = !is_full(&source);
+            self.full_until = Some(began + FULL_PAUSE);
             return failed("create a file", source, self.failed);
         }
         let open = self.open.as_mut().expect("there is a file now");
@@ -113,7 +132,7 @@ impl Writer {
         let written = open.file.write_all_at(&encoded.frames, at);
         let result = written
             .map_err(|source| {
-                let full = source.kind() == io::ErrorKind::StorageFull;
+                let full = is_full(&source);
                 ("write", source, !full)
             })
             .and_then(|()| {
@@ -132,6 +151,7 @@ impl Writer {
         if let Err((what, source, for_good)) = result {
             self.open = None;
             self.failed = for_good;
+            self.full_until = Some(began + FULL_PAUSE);
             return failed(what, source, for_good);
         }
         self.metrics.wal_syncs.inc();
