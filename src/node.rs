@@ -385,27 +385,35 @@ impl Node {
         store
             .prepare(&*env.disk, prefix)
             .context("the store's directories cannot be created")?;
-        let parts = frazil_cache::Parts {
-            broker,
-            epoch,
-            cluster,
-            store: Arc::clone(&store.client),
-            retries: retries.clone(),
-            prefix: prefix.clone(),
-            sequencer: client.clone(),
-            index: client.clone(),
-            neighbours: peers.is_some().then(|| Neighbours {
-                gateways: client.clone(),
-                zone: config.rack.clone(),
-                dial: Arc::new(Tcp),
-            }),
-            disk: Arc::new(LeavingRoom::new(Arc::clone(&env.disk))),
-            ids: Arc::clone(&env.ids),
-            metrics: metrics.0,
+        let start = || {
+            let parts = frazil_cache::Parts {
+                broker,
+                epoch,
+                cluster: cluster.clone(),
+                store: Arc::clone(&store.client),
+                retries: retries.clone(),
+                prefix: prefix.clone(),
+                sequencer: client.clone(),
+                index: client.clone(),
+                neighbours: peers.is_some().then(|| Neighbours {
+                    gateways: client.clone(),
+                    zone: config.rack.clone(),
+                    dial: Arc::new(Tcp),
+                }),
+                disk: Arc::new(LeavingRoom::new(Arc::clone(&env.disk))),
+                ids: Arc::clone(&env.ids),
+                metrics: metrics.0.clone(),
+            };
+            Cache::start(cache_config(config, store.kind), parts)
         };
-        let (cache, service) = Cache::start(cache_config(config, store.kind), parts)
-            .await
-            .context("the write-ahead log cannot be recovered")?;
+        let started = match start().await {
+            Err(frazil_cache::Error::WalLost(lost)) if config.wal_accept_loss => {
+                accept_loss(client, lost).await?;
+                start().await
+            }
+            started => started,
+        };
+        let (cache, service) = started.map_err(unrecoverable)?;
         let broken = &self.broken;
         let flusher = Part::supervised("the flush pipeline", broken, |stop| service.run(stop));
         let peers = peers.map(|incoming| {
@@ -632,6 +640,45 @@ fn serve_http(
         }
     });
     Part { stop, task }
+}
+
+/// Gives up what is missing in the write-ahead log, as the operator wants it, and says what.
+async fn accept_loss(client: &Client, lost: Vec<frazil_cache::Lost>) -> Result<()> {
+    let mut ranges = Vec::with_capacity(lost.len());
+    for frazil_cache::Lost {
+        partition,
+        base,
+        end,
+        reason,
+    } in lost
+    {
+        let topic = client.topic_by_id(partition.topic);
+        warn!(
+            topic = topic.map(|topic| topic.name.to_string()),
+            partition = partition.partition,
+            from = %base,
+            to = %end,
+            reason,
+            "acknowledged records are lost and given up (wal.accept.loss)"
+        );
+        ranges.push((partition, base, end));
+    }
+    client
+        .give_up_wal(ranges)
+        .await
+        .context("the quorum does not note what is lost")
+}
+
+/// Why the cache does not start, and what can be done about it.
+fn unrecoverable(error: frazil_cache::Error) -> anyhow::Error {
+    let what = match &error {
+        frazil_cache::Error::WalLost(_) => {
+            "the write-ahead log cannot be recovered; started once with wal.accept.loss=true, the \
+             gateway gives up what is lost"
+        }
+        _ => "the write-ahead log cannot be recovered",
+    };
+    anyhow::Error::from(error).context(what)
 }
 
 /// Renews the lease until `stop`; ends with an error when the registration is no longer valid.

@@ -1,5 +1,7 @@
 //! What can go wrong, by whom it is asked.
 
+use std::fmt;
+
 use frazil_core::ports::BatchRefusal;
 use frazil_core::{BrokerId, Offset, PortError, TopicPartition};
 
@@ -18,21 +20,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// Acknowledged batches that only this gateway's write-ahead log holds cannot be read from
-    /// it.
-    #[error(
-        "the write-ahead log has lost acknowledged batches: partition {partition}, offsets {base} \
-         to {end}: {reason}"
-    )]
-    WalLost {
-        /// Whose batches.
-        partition: TopicPartition,
-        /// First offset.
-        base: Offset,
-        /// One past the last.
-        end: Offset,
-        /// What was found instead.
-        reason: String,
-    },
+    /// it. At least one range.
+    #[error("the write-ahead log has lost acknowledged batches: {}", Shown(.0))]
+    WalLost(Vec<Lost>),
     /// The metadata quorum could not be asked.
     #[error(transparent)]
     Metadata(#[from] PortError),
@@ -42,6 +32,37 @@ pub enum Error {
     /// The cache is shutting down.
     #[error("the cache is closed")]
     Closed,
+}
+
+/// Acknowledged batches that are not where they should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("partition {partition}, offsets {base} to {end}: {reason}")]
+pub struct Lost {
+    /// Whose batches.
+    pub partition: TopicPartition,
+    /// First offset.
+    pub base: Offset,
+    /// One past the last.
+    pub end: Offset,
+    /// What was found instead.
+    pub reason: String,
+}
+
+/// The first few of what is lost.
+struct Shown<'a>(&'a [Lost]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (index, lost) in self.0.iter().take(SHOWN).enumerate() {
+            let comma = if index > 0 { "; " } else { "" };
+            write!(f, "{comma}{lost}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 /// Why an append was not acknowledged.

@@ -69,7 +69,7 @@ use tracing::debug;
 
 pub use budget::{BATCH_OVERHEAD, Reservation};
 pub use config::{BlockDisk, Config, PutBudget, WalConfig};
-pub use error::{AppendError, Error, ReadError};
+pub use error::{AppendError, Error, Lost, ReadError};
 pub use flush::{Pending, Service};
 pub use frazil_objects::Retries;
 pub use metrics::{Metrics, Stats};
@@ -217,7 +217,11 @@ impl Cache {
             far_behind(&config),
             metrics.clone(),
         );
-        let recovery = recover(&config, &parts).await?;
+        let mut recovery = recover(&config, &parts).await?;
+        let lost = std::mem::take(&mut recovery.lost);
+        if !lost.is_empty() {
+            return Err(Error::WalLost(lost));
+        }
         for extent in &recovery.extents {
             tail.insert_wal(extent.epoch, extent.start, extent.bytes.clone());
         }

@@ -36,6 +36,10 @@ pub enum Location {
         #[n(3)]
         length: u32,
     },
+    /// Nowhere any more: it was in a write-ahead log that is lost, and an operator has accepted
+    /// that. Readers go on behind it.
+    #[n(2)]
+    Lost,
 }
 
 impl Location {
@@ -43,6 +47,7 @@ impl Location {
     pub const fn length(&self) -> u32 {
         match self {
             Self::Segment { length, .. } | Self::Wal { length, .. } => *length,
+            Self::Lost => 0,
         }
     }
 }
@@ -51,7 +56,7 @@ impl Location {
 ///
 /// The bytes are whole record batches, back to back, in offset order and without gaps between
 /// them; the base offsets inside them are not stamped: the first batch begins at `base`, each
-/// further one where the batch before it ends.
+/// further one where the batch before it ends. Only a lost extent has no bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Extent {
     /// First offset.

@@ -33,6 +33,8 @@
 //! | 13 | `Leave` | `Done`, `Fenced` | a gateway, last of all |
 //! | 14 | `SealEpoch` | `Done` | whoever declares a lost gateway dead |
 //! | 15 | `ReserveBrokerIds` | `Done` | a gateway that has no id, before it gets one |
+//! | 16 | `ForgetGateway` | `Gateway` | an operator, about a gateway that does not come back |
+//! | 17 | `GiveUpWal` | `Done`, `Fenced` | a gateway whose write-ahead log is lost, if it was told to |
 //! | 20 | `Commit` | `Committed`, `Fenced`, `Invalid` | a gateway, once per flush |
 //! | 30 | `CreateTopic` | `TopicCreated` | a gateway |
 //! | 31-33 | `DeleteTopic`, `CreatePartitions`, `AlterConfig` | `Catalog` | a gateway |
@@ -64,13 +66,15 @@
 //! | level | what it brings |
 //! |---|---|
 //! | 1 | the beginning |
-//! | 2 | `RaiseLevel` |
+//! | 2 | `RaiseLevel`, `Lapse`, `ForgetGateway`, `GiveUpWal` |
 //!
 //! Fields and variants are numbered and persisted: **never reuse a number**. A new optional field
 //! gets the next number; old bytes decode without it.
 //! Source of the session scheme: Lee et al., "Implementing Linearizability at Large Scale and Low
 //! Latency" (RIFL), SOSP 2015.
 
+#[cfg(doc)]
+use frazil_core::Location;
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
     CatalogRefusal, Commit, CommitOutcome, ConfigTarget, GroupClaim, GroupRefusal, NewTopic,
@@ -222,6 +226,35 @@ pub enum Command {
         /// The lowest id that may be given out.
         #[n(0)]
         below: i32,
+    },
+
+    /// Seals the newest registration of a gateway that is not live, and gives up what only its
+    /// write-ahead log has, if there is anything and the loss is accepted.
+    #[n(16)]
+    ForgetGateway {
+        /// The gateway.
+        #[n(0)]
+        broker: BrokerId,
+        /// Its newest registration.
+        #[n(1)]
+        epoch: BrokerEpoch,
+        /// Whether what is expected of its write-ahead log becomes [`Location::Lost`].
+        #[n(2)]
+        accept_loss: bool,
+    },
+    /// Gives up extents that a gateway did not find in its own write-ahead log: those within the
+    /// ranges become [`Location::Lost`].
+    #[n(17)]
+    GiveUpWal {
+        /// The gateway.
+        #[n(0)]
+        broker: BrokerId,
+        /// Its registration.
+        #[n(1)]
+        epoch: BrokerEpoch,
+        /// Partition, first offset, one past the last.
+        #[n(2)]
+        lost: Vec<(TopicPartition, Offset, Offset)>,
     },
 
     /// Commits one flush: see [`frazil_core::ports::Sequencer::commit`].
@@ -407,7 +440,7 @@ impl Command {
             | Self::ClaimCollector
             | Self::ForgetSegments { .. }
             | Self::Expire { .. } => 1,
-            Self::Lapse { .. } => 2,
+            Self::Lapse { .. } | Self::ForgetGateway { .. } | Self::GiveUpWal { .. } => 2,
         }
     }
 
@@ -487,4 +520,24 @@ pub enum Outcome {
     /// `false`: another collector has claimed since; nothing happened.
     #[n(14)]
     Forgotten(#[n(0)] bool),
+    /// Whether a gateway was forgotten.
+    #[n(15)]
+    Gateway(#[n(0)] Result<(), GatewayRefusal>),
+}
+
+/// Why a gateway is not forgotten. Persisted: never reuse a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+pub enum GatewayRefusal {
+    /// There is no such registration.
+    #[n(0)]
+    #[error("no gateway of this id is known")]
+    Unknown,
+    /// It has registered again since.
+    #[n(1)]
+    #[error("it has registered again meanwhile")]
+    Superseded,
+    /// Its lease has not ended.
+    #[n(2)]
+    #[error("it is live, or was a few seconds ago")]
+    Live,
 }

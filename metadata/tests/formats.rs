@@ -16,7 +16,7 @@ use frazil_core::{
     BrokerEpoch, BrokerId, Location, Offset, ProducerEpoch, ProducerId, SegmentId, Topic, TopicId,
     TopicName, TopicPartition,
 };
-use frazil_metadata::command::{Command, Envelope, Outcome};
+use frazil_metadata::command::{Command, Envelope, GatewayRefusal, Outcome};
 use frazil_metadata::state::State;
 use uuid::Uuid;
 
@@ -408,6 +408,8 @@ fn number(command: &Command) -> u32 {
         Command::Leave { .. } => 13,
         Command::SealEpoch { .. } => 14,
         Command::ReserveBrokerIds { .. } => 15,
+        Command::ForgetGateway { .. } => 16,
+        Command::GiveUpWal { .. } => 17,
         Command::Commit(_) => 20,
         Command::CreateTopic(_) => 30,
         Command::DeleteTopic { .. } => 31,
@@ -449,6 +451,7 @@ fn outcome_number(outcome: &Outcome) -> u32 {
         Outcome::Group(_) => 12,
         Outcome::CollectorClaimed(_) => 13,
         Outcome::Forgotten(_) => 14,
+        Outcome::Gateway(_) => 15,
     }
 }
 
@@ -627,6 +630,7 @@ fn nothing_in_the_story_is_refused() {
             Outcome::RecordsDeleted(result) => result.is_ok(),
             Outcome::Group(result) => result.is_ok(),
             Outcome::Forgotten(done) => *done,
+            Outcome::Gateway(result) => result.is_ok(),
             _ => true,
         };
         assert!(succeeded, "{command:?}: {outcome:?}");
@@ -652,4 +656,98 @@ fn reserving_ids_keeps_its_bytes() {
     check_golden("metadata-commands-v1-reserve.bin", &expected.encode());
     let decoded = Envelope::decode(&golden("metadata-commands-v1-reserve.bin"));
     assert_eq!(decoded.expect("decodes"), expected);
+}
+
+/// A gateway loses some of its write-ahead log, and then all of it.
+fn losses() -> Vec<Envelope> {
+    let in_wal = |start: u64| Location::Wal {
+        broker: BrokerId(7),
+        epoch: BrokerEpoch(3),
+        start,
+        length: 100,
+    };
+    let topic = partition(0x11, 0);
+    let append = |start| append(topic, in_wal(start), vec![batch(1, None)]);
+    let commands = vec![
+        Command::InitCluster {
+            cluster_id: "q1Sh-9_ISia_zwGINzRvyQ".to_owned(),
+            level: Some(2),
+        },
+        new_topic(0x11, "orders.v1"),
+        register(Some(BrokerId(7)), 0xB2),
+        Command::Commit(Commit {
+            broker: BrokerId(7),
+            epoch: BrokerEpoch(3),
+            sealed_below: 0,
+            segments: vec![],
+            appends: vec![append(0), append(200), append(400)],
+            moves: vec![],
+        }),
+        Command::GiveUpWal {
+            broker: BrokerId(7),
+            epoch: BrokerEpoch(3),
+            lost: vec![(topic, Offset(1), Offset(2))],
+        },
+        Command::ForgetGateway {
+            broker: BrokerId(7),
+            epoch: BrokerEpoch(3),
+            accept_loss: false,
+        },
+    ];
+    let envelope = |(request, command)| Envelope {
+        client: Uuid::from_u128(0xC11E),
+        request,
+        done_below: request,
+        time_ms: 1_700_000_000_000 + 5_000 * request as i64,
+        command,
+    };
+    (1..).zip(commands).map(envelope).collect()
+}
+
+#[test]
+fn losses_keep_their_bytes() {
+    check_golden(
+        "metadata-commands-v2-lost.bin",
+        &framed(losses().iter().map(Envelope::encode)),
+    );
+    let bytes = golden("metadata-commands-v2-lost.bin");
+    let read: Vec<_> = unframed(&bytes)
+        .into_iter()
+        .map(|item| Envelope::decode(item).expect("decodes"))
+        .collect();
+    assert_eq!(read, losses());
+    let numbers: Vec<u32> = read.iter().map(|e| number(&e.command)).collect();
+    assert_eq!(numbers[4..], [17, 16]);
+
+    let mut state = State::new();
+    for (envelope, index) in losses().iter().zip(1..) {
+        state.apply(index, envelope);
+    }
+    let places: Vec<Location> = state
+        .oldest_extents(&partition(0x11, 0), 9)
+        .iter()
+        .map(|extent| extent.location)
+        .collect();
+    assert_eq!((places.len(), places[1]), (3, Location::Lost));
+    check_golden("metadata-snapshot-v2-lost.bin", &state.snapshot());
+    let restored = State::restore(&golden("metadata-snapshot-v2-lost.bin"));
+    assert_eq!(restored.expect("restores"), state);
+
+    let outcomes = [
+        Outcome::Gateway(Ok(())),
+        Outcome::Gateway(Err(GatewayRefusal::Unknown)),
+        Outcome::Gateway(Err(GatewayRefusal::Superseded)),
+        Outcome::Gateway(Err(GatewayRefusal::Live)),
+    ];
+    assert_eq!(outcome_number(&outcomes[0]), 15);
+    check_golden(
+        "metadata-outcomes-v1-lost.bin",
+        &framed(outcomes.iter().map(Outcome::encode)),
+    );
+    for (outcome, item) in outcomes
+        .iter()
+        .zip(unframed(&golden("metadata-outcomes-v1-lost.bin")))
+    {
+        assert_eq!(&Outcome::decode(item).expect("decodes"), outcome);
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::client::{ClientArgs, Context};
 use super::output::{self, Table, or_dash};
-use super::{feature, voter};
+use super::{feature, gateway, voter};
 
 /// `frazil cluster`.
 #[derive(Debug, Args)]
@@ -37,6 +37,9 @@ enum Command {
         #[command(flatten)]
         quorum: voter::Quorum,
     },
+    /// List gateways, and give up one that does not come back
+    #[command(subcommand)]
+    Gateway(gateway::Command),
 }
 
 #[derive(Serialize)]
@@ -61,6 +64,7 @@ impl Cluster {
             Some(Command::Voter(command)) => return voter::run(command),
             Some(Command::Feature(quorum)) => return feature::show(quorum),
             Some(Command::Upgrade { to, quorum }) => return feature::upgrade(*to, quorum),
+            Some(Command::Gateway(command)) => return gateway::run(command),
             None => {}
         }
         let connection = self.client.connect()?;

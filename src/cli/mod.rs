@@ -13,6 +13,7 @@ mod config;
 mod consume;
 mod feature;
 mod files;
+mod gateway;
 mod group;
 mod incremental;
 mod output;
@@ -56,7 +57,7 @@ pub enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::Command),
-    /// Describe the cluster: its id, brokers, controller, topics; change its quorum
+    /// Describe the cluster: its id, brokers, controller, topics; its quorum; its gateways
     Cluster(cluster::Cluster),
     /// Make a new quorum of one voter from what is in the object store, when the old one is lost
     /// for good

@@ -172,6 +172,8 @@ keys! {
     "Write path" {
         wal_bytes: u64 as Bytes = "wal.bytes", "1GiB",
             "Disk for the write-ahead log; beyond it, producers are told to try again.";
+        wal_accept_loss: bool as bool = "wal.accept.loss", "false",
+            "Whether to start although acknowledged records are missing in the write-ahead log, and give them up for good; set it for one start.";
         flush_buffer_bytes: u64 as Bytes = "flush.buffer.bytes", "64MiB",
             "Memory for records that wait for their acknowledgement; receiving waits beyond it.";
         flush_segment_bytes: u64 as Bytes = "flush.segment.bytes", "8MiB",

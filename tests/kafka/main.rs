@@ -4,6 +4,7 @@
 mod admin;
 mod crash;
 mod groups;
+mod lost;
 mod nodes;
 mod operator;
 mod outage;

@@ -15,13 +15,13 @@ use crate::raw::{Connection, batch, fetch, fetched, outcome, produce};
 use crate::server::{PATIENCE, Server, free_address};
 
 /// One voter that also collects, and a bucket.
-struct Cluster {
-    bucket: TempDir,
-    peers: SocketAddr,
+pub(crate) struct Cluster {
+    pub(crate) bucket: TempDir,
+    pub(crate) peers: SocketAddr,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bucket: tempfile::tempdir().unwrap(),
             peers: free_address(),
@@ -37,7 +37,7 @@ impl Cluster {
         Server::with(&all)
     }
 
-    fn voter(&self, settings: &[&str]) -> Server {
+    pub(crate) fn voter(&self, settings: &[&str]) -> Server {
         let peers = format!("peer.listen={}", self.peers);
         let mut all = vec!["roles=metadata,compactor", peers.as_str()];
         all.extend(settings);
@@ -45,20 +45,20 @@ impl Cluster {
     }
 
     /// A gateway without an id of its own.
-    fn nameless(&self) -> Server {
+    pub(crate) fn nameless(&self) -> Server {
         let store = format!("store.url=file:{}", self.bucket.path().display());
         let voters = format!("controller.quorum.voters=1@{}", self.peers);
         let peers = format!("peer.listen={}", free_address());
         Server::with(&["roles=gateway", &store, &voters, &peers])
     }
 
-    fn gateway(&self, id: u32) -> Server {
+    pub(crate) fn gateway(&self, id: u32) -> Server {
         let peers = format!("peer.listen={}", free_address());
         self.node(id, &["roles=gateway", &peers])
     }
 }
 
-async fn send(server: &Server, topic: &str, value: &str) -> i64 {
+pub(crate) async fn send(server: &Server, topic: &str, value: &str) -> i64 {
     let producer: FutureProducer = server.client().create().unwrap();
     let record = FutureRecord::<str, str>::to(topic).payload(value);
     producer.send(record, PATIENCE).await.unwrap().offset

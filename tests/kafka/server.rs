@@ -174,6 +174,13 @@ impl Server {
         self.wait_until_ready();
     }
 
+    /// Starts the process again with further settings, and does not wait until it is ready.
+    pub(crate) fn begin_again(&mut self, further: &[&str]) {
+        let further = further.iter().map(|&setting| setting.to_owned());
+        let settings: Vec<String> = self.settings.iter().cloned().chain(further).collect();
+        self.child = Self::spawn(&self.dir, self.kafka, self.http, &settings);
+    }
+
     /// SIGTERM, then waits; answers the exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");

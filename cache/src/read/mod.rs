@@ -6,6 +6,10 @@
 //!                   └─ another gateway's log ─► that gateway (peer)
 //! ```
 //!
+//! Offsets that are lost for good are passed over, as those that compaction removed are in Kafka. A
+//! read that finds nothing else answers one batch without records that takes them, so that the
+//! reader gets behind them.
+//!
 //! An index entry is old at worst, never wrong: if what it names is gone, the newest index is
 //! asked before the reader hears of it. Bytes from the store or a disk are checked against each
 //! batch's CRC every time, and so are bytes from another gateway; bytes in the tail are what was
@@ -254,6 +258,9 @@ impl Reader {
     ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
         let mut batches = Vec::new();
         for extent in extents {
+            if extent.location == Location::Lost {
+                continue;
+            }
             let mut source = self.source(extent).await?;
             let (mut at, end) = byte_range(extent);
             let mut offset = extent.base;
@@ -296,6 +303,15 @@ impl Reader {
                 }
             }
         }
+        if progress.stamper.bytes() == 0 && progress.next > request.from {
+            // All of it is lost. Whoever is told of no offset would ask for the same again.
+            let (batch, next) = hole(request.from, progress.next);
+            progress.next = request.from;
+            if batch.len() <= request.max_bytes || request.min_one {
+                progress.stamper.push(request.from, &batch);
+                progress.next = next;
+            }
+        }
         if progress.cold == 0 && progress.stamper.bytes() > 0 {
             self.metrics.tail_hits.inc();
         }
@@ -321,6 +337,10 @@ impl Reader {
         let extent = &extents[0];
         if extent.base >= request.up_to {
             return Ok(false);
+        }
+        if extent.location == Location::Lost {
+            progress.next = progress.next.max(extent.end.min(request.up_to));
+            return Ok(true);
         }
         let left = |progress: &Progress| {
             let left = request.max_bytes.saturating_sub(progress.stamper.bytes());
@@ -430,7 +450,7 @@ impl Reader {
                 let place = self.places.get(partition, next, id);
                 place.map_or(0, |place| place.saturating_sub(start))
             }
-            Location::Wal { .. } => 0,
+            Location::Wal { .. } | Location::Lost => 0,
         };
         for run in plan(&extents, skip, WINDOW, |id| self.tail.segment(id).is_some()) {
             self.blocks.prefetch(run, Class::Far);
@@ -442,6 +462,9 @@ impl Reader {
             Location::Segment { id, .. } => Ok(match self.tail.segment(id) {
                 Some(object) => Source::Memory(0, object),
                 None => Source::Blocks(id, BTreeMap::new()),
+            }),
+            Location::Lost => Err(ReadError::NotFound {
+                what: format!("offsets {} to {}, which are lost", extent.base, extent.end),
             }),
             Location::Wal {
                 broker,
@@ -680,11 +703,19 @@ fn not_in_wal(epoch: BrokerEpoch, start: u64) -> ReadError {
     }
 }
 
+/// A batch without records that takes the offsets `from .. to`, or as many as one batch can, and
+/// where it ends. It is what compaction leaves of a batch in Kafka: every client goes on behind it.
+fn hole(from: Offset, to: Offset) -> (Bytes, Offset) {
+    let count = to.0.saturating_sub(from.0).clamp(1, i64::from(i32::MAX)) as u32;
+    (frazil_core::batch::empty_batch(count), from + count)
+}
+
 /// The bytes of an extent in its object or log.
 fn byte_range(extent: &Extent) -> (u64, u64) {
     let (start, length) = match extent.location {
         Location::Segment { start, length, .. } => (u64::from(start), length),
         Location::Wal { start, length, .. } => (start, length),
+        Location::Lost => (0, 0),
     };
     (start, start + u64::from(length))
 }

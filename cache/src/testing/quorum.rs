@@ -116,6 +116,7 @@ fn part(location: Location, skip: u32, length: u32) -> Location {
             start: start + u64::from(skip),
             length,
         },
+        Location::Lost => Location::Lost,
     }
 }
 
@@ -151,6 +152,13 @@ impl State {
             matches!(extent.location, Location::Wal { broker: holder, .. } if holder == broker)
         })
         .collect()
+    }
+
+    /// Gives up extents of a write-ahead log, as an operator would.
+    pub(crate) fn give_up(&mut self, partition: TopicPartition, base: Offset) {
+        let log = self.logs.get_mut(&partition).expect("a known log");
+        let lost = log.extents.iter_mut().find(|extent| extent.base == base);
+        lost.expect("an extent").location = Location::Lost;
     }
 
     pub(crate) fn apply(&mut self, commit: &Commit) -> PortResult<CommitOutcome> {
@@ -255,6 +263,10 @@ impl FakeQuorum {
         gateways.retain(|known| known.id != gateway.id);
         gateways.push(gateway);
         gateways.sort_by_key(|gateway| gateway.id);
+    }
+
+    pub(crate) fn give_up(&self, partition: TopicPartition, base: Offset) {
+        self.state.lock().give_up(partition, base);
     }
 
     pub(crate) fn happen(&self, mishaps: impl IntoIterator<Item = Mishap>) {

@@ -220,16 +220,11 @@ async fn expected_bytes_that_are_lost_or_damaged_end_the_start() {
         assert_eq!(files.len(), 1);
         damage(&world, &files[0]);
         let error = world.try_start().await.err().expect("it does not start");
-        let Error::WalLost {
-            partition: at,
-            base,
-            end,
-            ..
-        } = &error
-        else {
+        let Error::WalLost(lost) = &error else {
             panic!("{error}");
         };
-        assert_eq!((*at, *base, *end), (partition(0), Offset(0), Offset(1)));
+        let lost: Vec<_> = lost.iter().map(|l| (l.partition, l.base, l.end)).collect();
+        assert_eq!(lost, [(partition(0), Offset(0), Offset(1))]);
         assert!(error.to_string().contains(reason), "{error}");
     }
 }
@@ -258,7 +253,7 @@ async fn without_a_log_nothing_may_be_expected_of_it() {
     node.kill().await;
     let wal = world.config.wal.take();
     let error = world.try_start().await.err().expect("it does not start");
-    assert!(matches!(error, Error::WalLost { .. }), "{error}");
+    assert!(matches!(error, Error::WalLost(_)), "{error}");
     world.config.wal = wal;
     world.store.set(Weather::default());
     let node = world.start().await;
@@ -515,4 +510,44 @@ async fn repeated_batches_take_of_the_log_until_their_segment_is_settled() {
     let appended = node.append_bytes(0, LOCAL, (info, bytes)).await.await;
     assert!(appended.unwrap().duplicate);
     node.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_that_is_lost_is_told_and_can_be_given_up() {
+    let world = World::new(1);
+    world.store.set(DOWN);
+    let node = world.start().await;
+    for index in [0, 1] {
+        node.append(index, LOCAL).await.await.unwrap();
+    }
+    node.kill().await;
+    let node = world.start().await;
+    node.append(0, LOCAL).await.await.unwrap();
+    node.kill().await;
+    // The first file goes; the second, of the second registration, stays.
+    let files = world.wal_files();
+    assert_eq!(files.len(), 2);
+    frazil_core::env::Disk::remove(&world.disk, &wal_dir().join(&files[0])).unwrap();
+    let error = world.try_start().await.err().expect("it does not start");
+    let Error::WalLost(lost) = error else {
+        panic!("{error}");
+    };
+    let told: Vec<_> = lost
+        .iter()
+        .map(|l| (l.partition, l.base.0, l.end.0))
+        .collect();
+    assert_eq!(told, [(partition(0), 0, 1), (partition(1), 0, 1)]);
+    for lost in &lost {
+        world.quorum.give_up(lost.partition, lost.base);
+    }
+    world.store.set(Weather::default());
+    let node = world.start().await;
+    node.cache.drain().await;
+    node.stop().await.unwrap();
+    assert!(world.quorum.wal_extents(BROKER).is_empty());
+    let places = world.quorum.locate(&partition(0), Offset(0), 99);
+    assert!(
+        matches!(places[1].location, Location::Segment { .. }),
+        "{places:?}"
+    );
 }

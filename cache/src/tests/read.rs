@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::batch::{BatchHeader, batches};
 use frazil_core::ports::LogIndex;
 use frazil_core::{Extent, Location, Offset, SegmentId};
 use object_store::{ObjectStoreExt, PutPayload};
@@ -174,7 +175,7 @@ async fn a_store_that_stays_down_fails_the_read_in_time() {
 fn segment_of(extent: &Extent) -> SegmentId {
     match extent.location {
         Location::Segment { id, .. } => id,
-        Location::Wal { .. } => panic!("{extent:?} is in the log"),
+        Location::Wal { .. } | Location::Lost => panic!("{extent:?} is not in a segment"),
     }
 }
 
@@ -371,4 +372,55 @@ async fn blocks_on_disk_are_of_one_cluster() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_offsets_are_passed_over_and_never_silently_at_the_end() {
+    let world = World::new(1);
+    world.store.set(Weather {
+        throttled: 100,
+        ..Weather::default()
+    });
+    let node = world.start().await;
+    // Offsets 0, 1 and 2, each in an extent of its own.
+    for _ in 0..3 {
+        node.append(0, Durability::Local).await.await.unwrap();
+    }
+    let read = |from: i64, max_bytes| {
+        node.cache.read(ReadRequest {
+            partition: partition(0),
+            from: Offset(from),
+            up_to: Offset(3),
+            max_bytes,
+            min_one: false,
+        })
+    };
+    world.quorum.give_up(partition(0), Offset(1));
+    // In the middle: the next batch begins higher.
+    let found = read(0, 10_000).await.unwrap();
+    let bytes = Bytes::from(found.pieces.concat());
+    let bases: Vec<i64> = batches(&bytes)
+        .map(|item| item.unwrap().0.base_offset)
+        .collect();
+    assert_eq!((bases, found.next), (vec![0, 2], Offset(3)));
+    // At the end: a batch without records tells how far it goes.
+    world.quorum.give_up(partition(0), Offset(2));
+    for from in [1, 2] {
+        let found = read(from, 10_000).await.unwrap();
+        let bytes = Bytes::from(found.pieces.concat());
+        let header = BatchHeader::parse(&bytes).unwrap();
+        header.check_crc(&bytes).unwrap();
+        assert_eq!((header.base_offset, header.record_count), (from, 0));
+        assert_eq!(from + i64::from(header.offsets()), 3);
+        assert_eq!((found.next, found.bytes), (Offset(3), bytes.len()));
+    }
+    // Without room for it, nothing is passed over.
+    let found = read(1, 60).await.unwrap();
+    assert_eq!((found.next, found.bytes), (Offset(1), 0));
+    let extent = world.quorum.locate(&partition(0), Offset(1), 1)[0];
+    assert_eq!(
+        node.cache.read_extent(partition(0), &extent).await.unwrap(),
+        []
+    );
+    node.kill().await;
 }

@@ -15,6 +15,7 @@ use frazil_core::{BrokerEpoch, Extent, Location, Offset, TopicPartition};
 
 use super::file::{self, BATCHES, FILE_KIND, PAYLOAD_HEADER};
 use crate::Error;
+use crate::error::Lost;
 use crate::flush::pipeline::Ticket;
 
 /// What a start found.
@@ -30,6 +31,8 @@ pub(crate) struct Recovery {
     pub(crate) epochs: BTreeSet<BrokerEpoch>,
     /// No file of the present registration reaches behind this position.
     pub(crate) position: u64,
+    /// What is expected and not there.
+    pub(crate) lost: Vec<Lost>,
 }
 
 /// An extent that the state expects in the log.
@@ -54,20 +57,21 @@ struct Expected {
 }
 
 impl Expected {
-    fn lost(&self, reason: String) -> Error {
-        Error::WalLost {
+    fn lost(&self, reason: &dyn std::fmt::Display) -> Lost {
+        Lost {
             partition: self.partition,
             base: self.extent.base,
             end: self.extent.end,
-            reason,
+            reason: reason.to_string(),
         }
     }
 }
 
-/// Reads what `expected` names, in the order of the positions. Blocks.
+/// Reads what `expected` names, in the order of the positions, and says what of it is missing or
+/// damaged. Nothing is changed on the disk. Blocks.
 ///
 /// # Errors
-/// If anything of it is missing or damaged. Nothing is changed on the disk.
+/// The disk cannot be listed.
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: Option<&Path>,
@@ -89,15 +93,16 @@ pub(crate) fn recover(
                 start,
                 length,
             }),
-            Location::Segment { .. } => None,
+            Location::Segment { .. } | Location::Lost => None,
         })
         .collect();
     wanted.sort_unstable_by_key(|expected| (expected.epoch, expected.start));
     let Some(dir) = dir else {
-        return match wanted.first() {
-            None => Ok(Recovery::default()),
-            Some(first) => Err(first.lost("no write-ahead log is configured".into())),
-        };
+        let reason = "no write-ahead log is configured";
+        return Ok(Recovery {
+            lost: wanted.iter().map(|wanted| wanted.lost(&reason)).collect(),
+            ..Recovery::default()
+        });
     };
     let files = list(disk, dir).map_err(|source| Error::Wal {
         what: "list its files".into(),
@@ -119,18 +124,28 @@ pub(crate) fn recover(
     let mut rest = wanted.as_slice();
     while let Some(first) = rest.first() {
         let before = files.range((first.epoch, 0)..=(first.epoch, first.start));
-        let Some((&(_, start), path)) = before.last() else {
-            return Err(first.lost("there is no file that could hold them".into()));
-        };
+        let file = before.last();
         let next = files
             .range((first.epoch, first.start + 1)..=(first.epoch, u64::MAX))
             .next();
         let end = next.map_or(u64::MAX, |(&(_, next), _)| next);
-        let count = rest.partition_point(|e| e.epoch == first.epoch && e.start < end);
+        let epoch = first.epoch;
+        let count = rest.partition_point(|e| (e.epoch, e.start) < (epoch, end));
         let (here, behind) = rest.split_at(count);
-        let read = read_file(disk, path, start, here, &mut recovery.extents);
-        if !sabotage::on(Bug::LostWalIsSkipped) {
-            read?;
+        let extents = &mut recovery.extents;
+        let found = extents.len();
+        let read = match file {
+            Some((&(_, start), path)) => read_file(disk, path, start, here, extents),
+            None => Err("there is no file that could hold them".to_owned()),
+        };
+        if let Err(reason) = read
+            && !sabotage::on(Bug::LostWalIsSkipped)
+        {
+            let found = recovery.extents.len() - found;
+            let missing = here[found..].iter();
+            recovery
+                .lost
+                .extend(missing.map(|wanted| wanted.lost(&reason)));
         }
         rest = behind;
     }
@@ -147,33 +162,29 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<BTreeMap<(BrokerEpoch, u
     Ok(files.collect())
 }
 
-/// Reads what is expected of one file, in order of the positions.
+/// Reads what is expected of one file, in order of the positions, until something is not there; then
+/// it says why.
 fn read_file(
     disk: &Arc<dyn Disk>,
     path: &Path,
     file_start: u64,
     expected: &[Expected],
     out: &mut Vec<RecoveredExtent>,
-) -> Result<(), Error> {
+) -> Result<(), String> {
     let mut expected = expected.iter().peekable();
-    let lost = |expected: &Expected, reason: &dyn std::fmt::Display| {
-        expected.lost(format!("{}: {reason}", path.display()))
-    };
-    let Some(&first) = expected.peek() else {
-        return Ok(());
-    };
-    let file = disk.open(path).map_err(|error| lost(first, &error))?;
-    let mut scanner = Scanner::of_file(&*file).map_err(|error| lost(first, &error))?;
+    let lost = |reason: &dyn std::fmt::Display| format!("{}: {reason}", path.display());
+    let file = disk.open(path).map_err(|error| lost(&error))?;
+    let mut scanner = Scanner::of_file(&*file).map_err(|error| lost(&error))?;
     if scanner.header().kind != FILE_KIND {
-        return Err(lost(first, &"it is a log of something else"));
+        return Err(lost(&"it is a log of something else"));
     }
-    while let Some(&wanted) = expected.peek() {
+    while expected.peek().is_some() {
         let frame = match scanner.next() {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Err(lost(wanted, &error)),
+            Some(Err(error)) => return Err(lost(&error)),
             None => {
                 let end = scanner.end().position;
-                return Err(lost(wanted, &format!("the log ends at byte {end}")));
+                return Err(lost(&format!("the log ends at byte {end}")));
             }
         };
         let position = file_start + frame.position - FILE_HEADER_LENGTH as u64;
@@ -186,12 +197,11 @@ fn read_file(
                 || wanted.start < first
                 || u64::from(wanted.length) > end - wanted.start
             {
-                let what = format!("frame {} is another one", frame.sequence);
-                return Err(lost(wanted, &what));
+                return Err(lost(&format!("frame {} is another one", frame.sequence)));
             }
             let at = PAYLOAD_HEADER + (wanted.start - first) as usize;
             let bytes = frame.payload.slice(at..at + wanted.length as usize);
-            let batches = split(&bytes, &wanted.extent).map_err(|reason| lost(wanted, &reason))?;
+            let batches = split(&bytes, &wanted.extent).map_err(|reason| lost(&reason))?;
             out.push(RecoveredExtent {
                 partition: wanted.partition,
                 epoch: wanted.epoch,

@@ -13,6 +13,7 @@
 
 mod builder;
 pub mod codec;
+mod empty;
 pub mod header;
 mod records;
 mod slices;
@@ -21,6 +22,7 @@ mod writer;
 
 pub use builder::BatchBuilder;
 pub use codec::CodecError;
+pub use empty::empty_batch;
 pub use header::{
     BatchHeader, Codec, HEADER_LENGTH, HeaderError, LENGTH_PREFIX, MAGIC, TimestampType,
 };

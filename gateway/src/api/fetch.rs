@@ -23,8 +23,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_cache::{ReadError, ReadRequest};
+use frazil_core::batch::HEADER_LENGTH;
 use frazil_core::ports::Bounds;
-use frazil_core::{Offset, TopicId, TopicPartition};
+use frazil_core::{Extent, Location, Offset, TopicId, TopicPartition};
 use futures_util::StreamExt;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{ApiKey, FetchRequest};
@@ -240,7 +241,7 @@ impl Fetch<'_> {
                     .ctx
                     .log
                     .locate(&partition, wanted.next, bytes_max.max(1) as u64);
-                let bytes = extents.iter().map(|e| e.location.length() as usize).sum();
+                let bytes = extents.iter().map(served_bytes).sum();
                 available.push((
                     Available { bytes, bytes_max },
                     Read {
@@ -370,6 +371,15 @@ impl Fetch<'_> {
             let unused = permit.num_permits().saturating_sub(self.bytes);
             drop(permit.split(unused));
         }
+    }
+}
+
+/// The bytes of an extent in a response, at most; for one that is lost, those of the batch without
+/// records in its place.
+fn served_bytes(extent: &Extent) -> usize {
+    match extent.location {
+        Location::Lost => HEADER_LENGTH,
+        location => location.length() as usize,
     }
 }
 

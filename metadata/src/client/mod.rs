@@ -27,13 +27,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use frazil_core::env::Ids;
-use frazil_core::{BrokerEpoch, BrokerId, PortError, PortResult, ProducerId};
+use frazil_core::{
+    BrokerEpoch, BrokerId, Offset, PortError, PortResult, ProducerId, TopicPartition,
+};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::command::{Command, Envelope, Outcome};
+use crate::command::{Command, Envelope, GatewayRefusal, Outcome};
 use crate::config::ClientConfig;
 use crate::directory::{Directory, Peers};
 use crate::image::Image;
@@ -54,6 +56,8 @@ const PRODUCER_IDS: u32 = 100;
 /// Gateways that come without an id get one from here on. Lower ones are for people to choose, so
 /// that a gateway to which somebody gives an id does not supersede one that was given it.
 pub const FIRST_GIVEN_ID: BrokerId = BrokerId(1001);
+/// Ranges of offsets that one command gives up; far fewer bytes than a command may have.
+const GIVEN_UP_AT_ONCE: usize = 100_000;
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
@@ -224,6 +228,41 @@ impl Client {
     pub async fn leave(&self) -> PortResult<()> {
         let (broker, epoch) = self.registration()?;
         self.done(Command::Leave { broker, epoch }).await
+    }
+
+    /// Seals a gateway's registration, and gives up what is only in its write-ahead log if
+    /// `accept_loss`. The image has it when this returns.
+    pub async fn forget_gateway(
+        &self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        accept_loss: bool,
+    ) -> PortResult<Result<(), GatewayRefusal>> {
+        let command = Command::ForgetGateway {
+            broker,
+            epoch,
+            accept_loss,
+        };
+        match self.execute(command).await? {
+            Outcome::Gateway(result) => Ok(result),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Gives up ranges of offsets (partition, first, one past the last) that this gateway has lost
+    /// from its write-ahead log.
+    pub async fn give_up_wal(&self, lost: Vec<(TopicPartition, Offset, Offset)>) -> PortResult<()> {
+        let (broker, epoch) = self.registration()?;
+        for part in lost.chunks(GIVEN_UP_AT_ONCE) {
+            let lost = part.to_vec();
+            self.done(Command::GiveUpWal {
+                broker,
+                epoch,
+                lost,
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// How the quorum is, as the leader or, if there is none, some voter sees it.

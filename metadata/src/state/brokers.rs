@@ -17,7 +17,7 @@ use minicbor::{Decode, Encode};
 use uuid::Uuid;
 
 use super::{Changes, Context};
-use crate::command::{Command, Outcome};
+use crate::command::{Command, GatewayRefusal, Outcome};
 
 /// A gateway's newest registration.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -189,6 +189,26 @@ impl Brokers {
             }
             _ => Outcome::Invalid("not a command about brokers".to_owned()),
         }
+    }
+
+    /// Seals a gateway's newest registration, unless its lease has not ended.
+    pub(super) fn forget(
+        &mut self,
+        broker: BrokerId,
+        epoch: BrokerEpoch,
+        at: Context,
+    ) -> Result<(), GatewayRefusal> {
+        let known = self.registrations.get(&broker);
+        let known = known.ok_or(GatewayRefusal::Unknown)?;
+        if known.broker.epoch != epoch {
+            return Err(GatewayRefusal::Superseded);
+        }
+        // A draining one lives too.
+        if known.lease_until_ms > at.now_ms && !self.is_sealed(epoch) {
+            return Err(GatewayRefusal::Live);
+        }
+        self.seal(epoch, at);
+        Ok(())
     }
 
     fn with_current(

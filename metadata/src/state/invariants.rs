@@ -29,6 +29,8 @@ impl State {
                         id.epoch
                     }
                     Location::Wal { epoch, .. } => epoch,
+                    // Nobody remembers.
+                    Location::Lost => continue,
                 };
                 if self.brokers.bound(writer) == Bound::Unknown {
                     return Err(format!(

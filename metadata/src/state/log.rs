@@ -9,6 +9,9 @@
 //!  extents tile the offsets; only the first may begin before the log start
 //! ```
 //!
+//! An extent whose bytes are lost for good ([`Location::Lost`]) stays in its place, so that offsets
+//! still have no gap; those that follow each other are one.
+//!
 //! Extents of one segment that follow each other in offsets and in bytes are one extent. Extents in
 //! a write-ahead log are joined only within one append: a move names whole appends, and a joined
 //! extent could not be cut, since the state does not know where its batches end.
@@ -83,13 +86,14 @@ fn fits(location: &Location) -> bool {
     match *location {
         Location::Segment { start, length, .. } => start.checked_add(length).is_some(),
         Location::Wal { start, length, .. } => start.checked_add(length.into()).is_some(),
+        Location::Lost => true,
     }
 }
 
 pub(super) fn segment_of(location: &Location) -> Option<SegmentId> {
     match location {
         Location::Segment { id, .. } => Some(*id),
-        Location::Wal { .. } => None,
+        Location::Wal { .. } | Location::Lost => None,
     }
 }
 
@@ -112,6 +116,7 @@ fn part(location: &Location, skip: u32, length: u32) -> Location {
             start: start + u64::from(skip),
             length,
         },
+        Location::Lost => Location::Lost,
     }
 }
 
@@ -385,6 +390,40 @@ impl Log {
         }
     }
 
+    /// Gives up the extents within `range` that are in the write-ahead log of `holder`. They become
+    /// lost, and those that follow each other one. Whether there were any.
+    ///
+    /// They keep their largest timestamp: retention lets go of them when it would have let go of
+    /// their records.
+    pub(super) fn give_up(&mut self, holder: BrokerId, range: Range<Offset>) -> bool {
+        let concerns = |extent: &Extent| {
+            matches!(extent.location, Location::Wal { broker, .. } if broker == holder)
+                && range.start <= extent.base
+                && extent.end <= range.end
+        };
+        if !self.extents.iter().any(concerns) {
+            return false;
+        }
+        let before = std::mem::take(&mut self.extents);
+        for mut extent in before {
+            if concerns(&extent) {
+                self.bytes -= u64::from(extent.location.length());
+                extent.location = Location::Lost;
+            }
+            match self.extents.back_mut() {
+                Some(last)
+                    if (last.location, extent.location) == (Location::Lost, Location::Lost) =>
+                {
+                    last.end = extent.end;
+                    last.max_timestamp = last.max_timestamp.max(extent.max_timestamp);
+                }
+                _ => self.extents.push_back(extent),
+            }
+        }
+        self.shrink();
+        true
+    }
+
     fn shrink(&mut self) {
         if self.extents.capacity() > 4 * self.extents.len().max(4) {
             self.extents.shrink_to(2 * self.extents.len());
@@ -413,14 +452,19 @@ impl Log {
         }
         let mut expected = None;
         let mut bytes = 0;
+        let mut lost = false;
         for extent in &self.extents {
+            let was_lost = std::mem::replace(&mut lost, extent.location == Location::Lost);
+            if lost && was_lost {
+                return Err(format!("lost extents apart at offset {}", extent.base));
+            }
             if expected.is_some_and(|expected| expected != extent.base)
                 || extent.base >= extent.end
                 || extent.base < Offset::ZERO
             {
                 return Err(format!("a gap or overlap at offset {}", extent.base));
             }
-            if extent.location.length() == 0 || !fits(&extent.location) {
+            if (extent.location.length() == 0 && !lost) || !fits(&extent.location) {
                 return Err(format!("no bytes at offset {}", extent.base));
             }
             bytes += u64::from(extent.location.length());

@@ -181,6 +181,38 @@ impl State {
                 self.segments.drop_tombstones(&self.brokers);
                 outcome
             }
+            Command::ForgetGateway {
+                broker,
+                epoch,
+                accept_loss,
+            } => {
+                let forgotten = self.brokers.forget(*broker, *epoch, at);
+                if forgotten.is_ok() {
+                    changes.catalog = true;
+                    self.segments.drop_tombstones(&self.brokers);
+                    if *accept_loss {
+                        self.topics.give_up_wal(*broker, changes);
+                    }
+                }
+                Outcome::Gateway(forgotten)
+            }
+            Command::GiveUpWal {
+                broker,
+                epoch,
+                lost,
+            } => {
+                if !self.brokers.is_current(*broker, *epoch) {
+                    return Outcome::Fenced;
+                }
+                for (partition, base, end) in lost {
+                    if let Some(log) = self.topics.log_mut(partition)
+                        && log.give_up(*broker, *base..*end)
+                    {
+                        changes.partitions.push(*partition);
+                    }
+                }
+                Outcome::Done
+            }
             Command::Commit(commit) => self.commit(commit, at, changes),
             Command::CreateTopic(new) => {
                 let created = self.topics.create(new, at.now_ms);

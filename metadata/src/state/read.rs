@@ -107,7 +107,7 @@ impl State {
         found
     }
 
-    /// The first extent from `from` on with a timestamp of at least `timestamp`. Linear in the
+    /// The first extent that is not lost from `from` on with a timestamp of at least `timestamp`. Linear in the
     /// extents passed over.
     pub fn locate_time(
         &self,
@@ -118,16 +118,17 @@ impl State {
         let log = self.topics.log(partition)?;
         log.extents()
             .range(log.position(from)..)
-            .find(|extent| extent.max_timestamp >= timestamp)
+            .find(|extent| extent.location != Location::Lost && extent.max_timestamp >= timestamp)
             .copied()
     }
 
-    /// The first extent with the largest timestamp. Linear in the partition's extents.
+    /// The first extent that is not lost with the largest timestamp. Linear in the partition's extents.
     pub fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
         let extents = self.topics.log(partition)?.extents();
         extents
             .iter()
             .rev()
+            .filter(|extent| extent.location != Location::Lost)
             .max_by_key(|extent| extent.max_timestamp)
             .copied()
     }
@@ -141,7 +142,7 @@ impl State {
     pub fn wal_extents(&self, broker: BrokerId) -> Vec<(TopicPartition, Extent)> {
         let held = |extent: &&Extent| match extent.location {
             Location::Wal { broker: holder, .. } => holder == broker,
-            Location::Segment { .. } => false,
+            Location::Segment { .. } | Location::Lost => false,
         };
         self.topics
             .logs()

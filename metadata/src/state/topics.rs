@@ -178,12 +178,23 @@ impl Topics {
                         .iter()
                         .filter_map(|extent| match extent.location {
                             Location::Wal { broker, .. } => Some(broker),
-                            Location::Segment { .. } => None,
+                            Location::Segment { .. } | Location::Lost => None,
                         }),
                 );
             }
         }
         holders
+    }
+
+    /// Gives up everything in the write-ahead log of a gateway. Visits every extent.
+    pub(super) fn give_up_wal(&mut self, holder: BrokerId, changes: &mut Changes) {
+        for (id, entry) in &mut self.by_id {
+            for (index, log) in (0..).zip(&mut entry.logs) {
+                if log.give_up(holder, Offset::ZERO..Offset(i64::MAX)) {
+                    changes.partitions.push(TopicPartition::new(*id, index));
+                }
+            }
+        }
     }
 
     pub(super) fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {

@@ -1,6 +1,7 @@
 //! Gateways come, go, and come back.
 
 use super::*;
+use crate::command::GatewayRefusal;
 
 fn live(world: &World) -> Vec<i32> {
     world
@@ -198,4 +199,109 @@ fn gateways_reach_each_other_until_their_registration_ends() {
     assert!(!world.state.gateways()[0].address.is_empty());
     let again = world.register(Some(draining.id), 4);
     assert_eq!(seen(&world)[1], (of(&again), true), "one registration each");
+}
+
+#[test]
+fn what_a_lost_log_held_is_given_up_only_when_that_is_accepted() {
+    let (mut world, gateway) = World::with_gateway();
+    world.apply(Command::RaiseLevel { level: 2 });
+    let other = world.register(None, 2);
+    let p = partition(1, 0);
+    world.append(gateway, p, gateway.in_wal(0, 20), &[plain(2)]);
+    world.append(other, p, other.in_wal(0, 10), &[plain(1)]);
+    world.append(gateway, p, gateway.in_wal(20, 10), &[plain(1)]);
+    world.append(gateway, p, gateway.in_wal(50, 10), &[plain(1)]);
+    let forget = |epoch, accept_loss| Command::ForgetGateway {
+        broker: gateway.id,
+        epoch,
+        accept_loss,
+    };
+    let refused = |why| Outcome::Gateway(Err(why));
+    assert_eq!(
+        world.apply(forget(gateway.epoch, true)),
+        refused(GatewayRefusal::Live)
+    );
+    world.apply(Command::Lapse {
+        broker: gateway.id,
+        epoch: gateway.epoch,
+    });
+    assert_eq!(
+        world.apply(forget(other.epoch, true)),
+        refused(GatewayRefusal::Superseded)
+    );
+    let stranger = Command::ForgetGateway {
+        broker: BrokerId(99),
+        epoch: gateway.epoch,
+        accept_loss: true,
+    };
+    assert_eq!(world.apply(stranger), refused(GatewayRefusal::Unknown));
+    // Sealed, and everything is still expected of it.
+    assert_eq!(
+        world.apply(forget(gateway.epoch, false)),
+        Outcome::Gateway(Ok(()))
+    );
+    assert_eq!(
+        world.apply(Command::Commit(gateway.commit(vec![]))),
+        Outcome::Fenced
+    );
+    assert_eq!(world.state.wal_extents(gateway.id).len(), 3);
+    let (outcome, changes) = world.apply_with_changes(forget(gateway.epoch, true));
+    assert_eq!(outcome, Outcome::Gateway(Ok(())));
+    assert_eq!(changes.partitions, [p]);
+    assert_eq!(
+        world.extents(p),
+        ["0..2 lost", "2..3 wal: 0+10", "3..5 lost"]
+    );
+    assert_eq!((world.bounds(p), world.state.size_bytes(&p)), ((0, 5), 10));
+    world.state.check().unwrap();
+    // No time and no record is found in what is lost.
+    let found = world.state.locate_time(&p, Offset(0), 0).unwrap();
+    assert_eq!(found.base, Offset(2));
+    assert_eq!(
+        world.state.locate_max_timestamp(&p).unwrap().base,
+        Offset(2)
+    );
+    // Nothing is expected any more: it can be forgotten.
+    world.apply(Command::Expire {
+        producers_before_ms: world.now_ms + 1,
+        offsets_before_ms: 0,
+    });
+    assert!(world.state.registration(gateway.id).is_none());
+    assert!(world.state.registration(other.id).is_some());
+    // What comes behind is appended as ever, and retention passes over the lost.
+    world.apply(Command::RaiseLogStarts {
+        to: vec![(p, Offset(4))],
+    });
+    assert_eq!(world.extents(p), ["3..5 lost"]);
+    assert_eq!((world.bounds(p), world.state.size_bytes(&p)), ((4, 5), 0));
+}
+
+#[test]
+fn a_gateway_gives_up_what_it_has_not_found_and_keeps_the_rest() {
+    let (mut world, gateway) = World::with_gateway();
+    world.apply(Command::RaiseLevel { level: 2 });
+    let p = partition(1, 0);
+    for start in [0, 20, 40] {
+        world.append(gateway, p, gateway.in_wal(start, 20), &[plain(2)]);
+    }
+    let restarted = world.register(Some(gateway.id), 9);
+    let give_up = |gateway: Gateway, base, end| Command::GiveUpWal {
+        broker: gateway.id,
+        epoch: gateway.epoch,
+        lost: vec![
+            (p, Offset(base), Offset(end)),
+            (partition(9, 9), Offset(0), Offset(9)),
+        ],
+    };
+    assert_eq!(world.apply(give_up(gateway, 0, 6)), Outcome::Fenced);
+    // Never a part of an extent.
+    assert_eq!(world.apply(give_up(restarted, 1, 5)), Outcome::Done);
+    assert_eq!(
+        world.extents(p),
+        ["0..2 wal: 0+20", "2..4 lost", "4..6 wal: 40+20"]
+    );
+    assert_eq!(world.apply(give_up(restarted, 4, 6)), Outcome::Done);
+    assert_eq!(world.extents(p), ["0..2 wal: 0+20", "2..6 lost"]);
+    assert_eq!(world.state.wal_extents(gateway.id).len(), 1);
+    world.state.check().unwrap();
 }

@@ -116,6 +116,7 @@ impl World {
                         format!("segment {}: {start}+{length}", id.number)
                     }
                     Location::Wal { start, length, .. } => format!("wal: {start}+{length}"),
+                    Location::Lost => "lost".to_owned(),
                 };
                 format!("{}..{} {place}", extent.base, extent.end)
             })
@@ -173,7 +174,7 @@ impl Gateway {
             .iter()
             .filter_map(|append| match append.location {
                 Location::Segment { id, .. } => Some(SegmentInfo { id, bytes: 1_000 }),
-                Location::Wal { .. } => None,
+                Location::Wal { .. } | Location::Lost => None,
             })
             .collect();
         segments.dedup();

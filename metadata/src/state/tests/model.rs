@@ -10,6 +10,7 @@ use frazil_core::ports::{BatchOutcome, BatchRefusal, Move, SegmentStatus};
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::GatewayRefusal;
 
 /// A batch to come, relative to what its producer has done.
 #[derive(Clone, Debug)]
@@ -41,6 +42,10 @@ enum Step {
     /// Raises a log start to so many 255ths of the log.
     Raise(u8, u8),
     Restart(u8),
+    /// A gateway finds so many extents of its WAL lost, and gives them up.
+    Lose(u8, u8),
+    /// A gateway is gone with its WAL, and another is registered under its id.
+    Forget(u8),
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -63,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2_u8).prop_map(Step::Relocate),
         2 => (0..3_u8, any::<u8>()).prop_map(|(partition, to)| Step::Raise(partition, to)),
         1 => (0..2_u8).prop_map(Step::Restart),
+        1 => (0..2_u8, 1..4_u8).prop_map(|(gateway, count)| Step::Lose(gateway, count)),
+        1 => (0..2_u8).prop_map(Step::Forget),
     ]
 }
 
@@ -188,6 +195,19 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Batches in a gateway's WAL are lost.
+    fn lose(&mut self, log: usize, holder: BrokerId, offsets: std::ops::Range<i64>) {
+        for batch in &mut self.logs[log] {
+            if matches!(batch.place, Location::Wal { broker, .. } if broker == holder)
+                && offsets.contains(&batch.base)
+            {
+                batch.place = Location::Lost;
+            }
+        }
+    }
+}
+
 struct Pair {
     world: World,
     gateways: [Gateway; 2],
@@ -199,6 +219,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let mut world = World::new();
+        world.apply(Command::RaiseLevel { level: 2 });
         world.apply(Command::CreateTopic(new_topic(1, "a", 3)));
         let gateways = [world.register(None, 1), world.register(None, 2)];
         Self {
@@ -221,15 +242,54 @@ impl Pair {
                 });
                 self.model.starts[log] = self.model.starts[log].max(to);
             }
-            Step::Restart(gateway) => {
-                let gateway = usize::from(*gateway);
-                let incarnation = u128::from(self.world.index) + 100;
-                let id = self.gateways[gateway].id;
-                self.gateways[gateway] = self.world.register(Some(id), incarnation);
-                self.next[gateway].0 = 0;
+            Step::Restart(gateway) => self.restart(usize::from(*gateway)),
+            Step::Lose(gateway, count) => {
+                let Gateway { id: broker, epoch } = self.gateways[usize::from(*gateway)];
+                let held = self.world.state.wal_extents(broker).into_iter();
+                let lost: Vec<_> = held
+                    .take(usize::from(*count))
+                    .map(|(partition, extent)| (partition, extent.base, extent.end))
+                    .collect();
+                for (partition, base, end) in &lost {
+                    self.model
+                        .lose(partition.partition as usize, broker, base.0..end.0);
+                }
+                let command = Command::GiveUpWal {
+                    broker,
+                    epoch,
+                    lost,
+                };
+                assert_eq!(self.world.apply(command), Outcome::Done);
+            }
+            Step::Forget(gateway) => {
+                let who = usize::from(*gateway);
+                let Gateway { id: broker, epoch } = self.gateways[who];
+                let forget = Command::ForgetGateway {
+                    broker,
+                    epoch,
+                    accept_loss: true,
+                };
+                let refused = Outcome::Gateway(Err(GatewayRefusal::Live));
+                assert_eq!(self.world.apply(forget.clone()), refused);
+                self.world.apply(Command::Lapse { broker, epoch });
+                assert_eq!(self.world.apply(forget), Outcome::Gateway(Ok(())));
+                for log in 0..3 {
+                    self.model.lose(log, broker, 0..i64::MAX);
+                }
+                // Whatever is still under way from it comes too late.
+                let late = Command::Commit(self.gateways[who].commit(vec![]));
+                assert_eq!(self.world.apply(late), Outcome::Fenced);
+                self.restart(who);
             }
         }
         self.compare();
+    }
+
+    fn restart(&mut self, gateway: usize) {
+        let incarnation = u128::from(self.world.index) + 100;
+        let id = self.gateways[gateway].id;
+        self.gateways[gateway] = self.world.register(Some(id), incarnation);
+        self.next[gateway].0 = 0;
     }
 
     fn flush(&mut self, who: usize, runs: &[Run]) {
@@ -351,6 +411,7 @@ impl Pair {
                 .first()
                 .map_or(self.model.ends[slot], |extent| extent.base.0);
             let mut batches = log.iter().filter(|batch| batch.base >= first);
+            let mut stored = 0;
             for extent in &extents {
                 let mut offset = extent.base.0;
                 let mut skip = 0;
@@ -369,10 +430,14 @@ impl Pair {
                     max_timestamp = max_timestamp.max(timestamp);
                 }
                 assert_eq!(offset, extent.end.0);
-                assert_eq!(skip, extent.location.length());
+                if extent.location != Location::Lost {
+                    assert_eq!(skip, extent.location.length());
+                    stored += u64::from(skip);
+                }
                 assert_eq!(max_timestamp, extent.max_timestamp);
             }
             assert_eq!(batches.count(), 0);
+            assert_eq!(self.world.state.size_bytes(&name), stored);
             for pair in extents.windows(2) {
                 let follows = |a: &Location, b: &Location| match (a, b) {
                     (
@@ -383,6 +448,7 @@ impl Pair {
                             ..
                         },
                     ) => id == next && start + length == *next_start,
+                    (Location::Lost, Location::Lost) => true,
                     _ => false,
                 };
                 assert!(!follows(&pair[0].location, &pair[1].location), "{pair:?}");
@@ -422,6 +488,7 @@ fn at(location: Location, skip: u32, length: u32) -> Location {
             start: start + u64::from(skip),
             length,
         },
+        Location::Lost => Location::Lost,
     }
 }
 

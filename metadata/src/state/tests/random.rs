@@ -142,6 +142,9 @@ impl Author {
 
     fn command(&self, seed: [u8; 4]) -> Command {
         let [kind, a, b, c] = seed;
+        if self.world.state.level() < 2 {
+            return Command::RaiseLevel { level: 2 };
+        }
         let id = topic_id(u128::from(1 + a % 3));
         let gateway = pick(&self.gateways, a);
         let fallback = register(None, u128::from(b % 8));
@@ -201,6 +204,15 @@ impl Author {
                 producers_before_ms: self.world.now_ms - i64::from(b) * 100,
                 offsets_before_ms: self.world.now_ms - i64::from(c) * 100,
             },
+            29 if b % 2 == 0 => gateway.map_or(fallback, |known| Command::Lapse {
+                broker: known.id,
+                epoch: known.epoch,
+            }),
+            29 if b % 4 == 1 => gateway.map_or(fallback, |known| Command::ForgetGateway {
+                broker: known.id,
+                epoch: known.epoch,
+                accept_loss: c % 2 == 0,
+            }),
             29 => gateway.map_or(fallback, |known| Command::Heartbeat {
                 broker: known.id,
                 epoch: known.epoch,
@@ -209,8 +221,18 @@ impl Author {
             30 => gateway.map_or(fallback, |known| {
                 let Gateway { id: broker, epoch } = known;
                 match b % 8 {
+                    3 | 5 => Command::ForgetGateway {
+                        broker,
+                        epoch,
+                        accept_loss: c % 2 == 0,
+                    },
+                    6 => Command::GiveUpWal {
+                        broker,
+                        epoch,
+                        lost: vec![(some_partition(a), Offset(0), Offset(c.into()))],
+                    },
                     0 | 4 => Command::Leave { broker, epoch },
-                    1 | 5 => Command::SealEpoch { epoch },
+                    1 => Command::SealEpoch { epoch },
                     2 => Command::ReserveBrokerIds {
                         below: i32::from(b % 128),
                     },
@@ -392,6 +414,7 @@ fn random_commands_reach_every_outcome() {
                 Outcome::Catalog(result) => result.is_ok(),
                 Outcome::RecordsDeleted(result) => result.is_ok(),
                 Outcome::Group(result) => result.is_ok(),
+                Outcome::Gateway(result) => result.is_ok(),
                 Outcome::Forgotten(done) => *done,
                 Outcome::Stale | Outcome::Fenced | Outcome::Invalid(_) => false,
                 Outcome::Done
@@ -405,6 +428,6 @@ fn random_commands_reach_every_outcome() {
             *seen.entry(command).or_default() += u32::from(good);
         }
     }
-    assert_eq!(seen.len(), 23, "{seen:?}");
+    assert_eq!(seen.len(), 27, "{seen:?}");
     assert!(seen.values().all(|count| *count > 3), "{seen:?}");
 }
