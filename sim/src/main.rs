@@ -1,0 +1,83 @@
+//! The whole cluster in one thread, under faults, from a seed.
+//!
+//! ```text
+//! frazil-sim [--seeds A..B] [--jobs N] [--twice] [--faults-ms MS] [--keep DIR]
+//! frazil-sim --seed N [--trace FILE] [--verbose] [--faults-ms MS] [--keep DIR]
+//! ```
+//!
+//! Each seed has a process of its own: what is random in it (ids, hash maps, which branch of a
+//! select is looked at first) comes from the seed, and a process that has run one seed is no longer
+//! as it was. `--twice` runs each seed twice and compares what happened, event by event.
+//!
+//! What is simulated: `run.rs`. How: docs/reliability.md, "Simulation", and ADR 0026.
+
+mod client;
+mod entropy;
+mod fleet;
+mod judge;
+mod node;
+mod plan;
+mod run;
+mod store;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::Options;
+
+/// How long faults happen by default.
+const FAULTS_MS: u64 = 12_000;
+
+fn main() -> Result<ExitCode> {
+    let mut seeds = 0..20;
+    let mut jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut seed, mut twice, mut verbose) = (None, false, false);
+    let (mut faults_ms, mut trace, mut keep) = (FAULTS_MS, None, None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .with_context(|| format!("{name} needs a value"))
+        };
+        match name.as_str() {
+            "--seeds" => {
+                let value = value()?;
+                let (first, end) = value.split_once("..").context("--seeds FIRST..END")?;
+                seeds = first.parse()?..end.parse()?;
+            }
+            "--jobs" => jobs = value()?.parse()?,
+            "--seed" => seed = Some(value()?.parse()?),
+            "--twice" => twice = true,
+            "--verbose" => verbose = true,
+            "--faults-ms" => faults_ms = value()?.parse()?,
+            "--trace" => trace = Some(PathBuf::from(value()?)),
+            "--keep" => keep = Some(PathBuf::from(value()?)),
+            _ => bail!("what is {name}? See src/main.rs"),
+        }
+    }
+    let Some(seed) = seed else {
+        return fleet::run(seeds, jobs.max(1), twice, faults_ms, keep);
+    };
+    trace::install(trace.as_deref(), verbose)?;
+    let verdict = run::run(&Options {
+        seed,
+        faults_ms,
+        keep,
+    });
+    println!(
+        "seed {seed}: {} events, {} batches acknowledged, {} virtual ms, digest {:016x}",
+        verdict.events, verdict.acknowledged, verdict.virtual_ms, verdict.digest
+    );
+    for broken in &verdict.broken {
+        println!("seed {seed}: {broken}");
+    }
+    Ok(if verdict.broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
