@@ -272,6 +272,11 @@ impl Node {
         readiness.ready("quorum");
         let cluster = client.cluster_id();
         let prefix = object_store::path::Path::from(cluster.as_str());
+        if store.kind != Kind::Memory {
+            let archive =
+                StoreArchive::new(Arc::clone(&store.client), retries.clone(), prefix.clone());
+            frazil_metadata::check_history(&archive, client.image()).await?;
+        }
         quorum.archive(&config, &store, &retries, &prefix);
 
         let mut node = Self {

@@ -30,6 +30,9 @@ use crate::wire::{Members, Reply, Request, VoterChange};
 
 /// How long a new voter may take to answer who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// How often a voter looks whether it was removed, and how long others may take to say so.
+const LOOK: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(2);
 /// How long a new voter may take to catch up with the log.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -74,7 +77,48 @@ impl Node {
             acknowledged,
             seen: self.image.read(|state| state.voters()),
             knows: self.image.knows(),
+            heard_ms: self.heard_ms(),
         }
+    }
+
+    /// If it leads: how many milliseconds ago each other member was heard of.
+    fn heard_ms(&self) -> BTreeMap<u64, u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let heard = metrics.heartbeat.iter().flatten();
+        heard
+            .filter(|(id, _)| **id != self.id)
+            .filter_map(|(id, at)| Some((*id, openraft::Instant::elapsed(&*(*at)?))))
+            .map(|(id, ago)| (id, u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
+            .collect()
+    }
+
+    /// Whether this voter was one and is none any more, as it knows itself, or as a leader says that
+    /// knows of later members.
+    async fn was_removed(&self) -> bool {
+        let own = self.members();
+        let removed = |members: &Members| {
+            members.seen.contains(&self.id)
+                && !members.voters.contains_key(&self.id)
+                && !members.learners.contains_key(&self.id)
+        };
+        if removed(&own) {
+            return true;
+        }
+        // Nobody says to one that is left out that its leader is another's now, so all are asked.
+        if own.leader == Some(self.id) || own.set_by.is_none() {
+            return false;
+        }
+        for peer in self.directory.peers().values() {
+            let asked = peer.call(&Request::Members, Instant::now() + ANSWER).await;
+            if let Ok(Reply::Members(theirs)) = asked
+                && theirs.leader == Some(theirs.voter)
+                && theirs.set_by > own.set_by
+            {
+                return removed(&theirs);
+            }
+        }
+        false
     }
 
     /// If it leads: up to which index each other member has acknowledged the log to it.
@@ -273,6 +317,23 @@ impl Node {
         written(self.raft.change_membership(change, false).await)?;
         tracing::info!(id, "a voter was removed");
         Ok(())
+    }
+}
+
+/// Ends a voter that has been removed: nobody tells it anything any more.
+pub(crate) async fn notice_removal(node: Arc<Node>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if node.was_removed().await {
+            node.image.end(|| {
+                format!(
+                    "voter {} has been removed from the quorum: take metadata out of this node's \
+                     roles, or stop it for good; as a voter it can only return under a new node.id",
+                    node.id
+                )
+            });
+            return;
+        }
     }
 }
 

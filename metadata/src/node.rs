@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::clock::LeaderClock;
 use crate::command::{Command, Envelope, Outcome};
 use crate::directory::Directory;
+use crate::history::History;
 use crate::image::Image;
 use crate::liveness::Heard;
 use crate::peer::{CallError, Introduce, Peer};
@@ -256,6 +257,10 @@ impl Introduce for Us {
 
     fn level(&self) -> u8 {
         self.image.read(|state| state.level())
+    }
+
+    fn history(&self) -> Option<History> {
+        self.image.read(|state| state.history())
     }
 
     fn excluded(&self, why: &str) {

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::history::History;
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
 use crate::wire::{
     Greeting, Reply, Request, frame, parse, read_frame, read_greeting, send_greeting,
@@ -57,6 +58,10 @@ pub(crate) trait Introduce: Send + Sync + 'static {
     fn knows(&self) -> u8;
     /// The feature level that this node has seen in use; at least 1.
     fn level(&self) -> u8;
+    /// The history of the cluster that this node has seen.
+    fn history(&self) -> Option<History> {
+        None
+    }
     /// This node cannot belong to the cluster any more, and why.
     fn excluded(&self, _why: &str) {}
     /// The way to simulated voters, if it goes to those.

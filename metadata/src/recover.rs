@@ -10,8 +10,8 @@
 //! [`GAP`] behind everything that is known to have been used: registrations' epochs are log indexes,
 //! and segments are named by them.
 //!
-//! Only for a quorum that is gone for good: an old voter that goes on beside the new one has another
-//! history of the same cluster.
+//! Only for a quorum that is gone for good: what it commits after this is lost. Old voters that come
+//! back all the same end ([`history`](crate::history)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,6 +26,7 @@ use crate::archive::{Archive, Listing, PartKey, part};
 use crate::command::Envelope;
 use crate::config::Config;
 use crate::error::{Corrupt, Error};
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::raft::log_store::{LogConfig, LogStore};
 use crate::raft::snapshot::{SnapshotStore, parse};
@@ -60,7 +61,7 @@ impl Recovery {
     /// An archive that cannot be read, or holds no beginning.
     pub async fn read(archive: &dyn Archive) -> Result<Self, Error> {
         let listing = Listing::of(archive).await?;
-        let mut recovery = Self::begin(archive, &listing).await?;
+        let mut recovery = Self::snapshot(archive, &listing).await?;
         let mut left = listing.parts;
         while let Some(key) = recovery.next(&mut left) {
             match Self::entries(archive, key).await {
@@ -77,7 +78,7 @@ impl Recovery {
         Ok(recovery)
     }
 
-    async fn begin(archive: &dyn Archive, listing: &Listing) -> Result<Self, Error> {
+    async fn snapshot(archive: &dyn Archive, listing: &Listing) -> Result<Self, Error> {
         let mut damaged = Vec::new();
         for key in listing.snapshots.iter().rev() {
             let read = async {
@@ -165,11 +166,15 @@ impl Recovery {
     /// Writes the directory of the only voter of `config`, whose log continues behind everything
     /// here and behind `used`, the largest epoch found anywhere else. Answers where. Blocks.
     ///
+    /// Before that it begins a new history of the cluster, and says so in the archive: from then on,
+    /// voters of the old quorum and nodes that follow them end when they come back.
+    ///
     /// # Errors
-    /// A directory that is not empty, or a disk that fails: what was begun is then left, and must
-    /// be removed.
+    /// A directory that is not empty, an archive that cannot be written, or a disk that fails: what
+    /// was begun is then left, and must be removed.
     pub async fn write(
-        &self,
+        &mut self,
+        archive: &dyn Archive,
         config: &Config,
         used: u64,
         disk: Arc<dyn Disk>,
@@ -184,6 +189,9 @@ impl Recovery {
         let Some(base) = self.index.max(used).checked_add(GAP) else {
             return wrong("cannot hold indexes as large as those that were used");
         };
+        let known = self.state.history();
+        let history = History::begin(archive, known, ids.uuid()).await?;
+        self.state.begin_history(history);
         let id = config.voter_id;
         let nodes = config
             .voters

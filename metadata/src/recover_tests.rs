@@ -8,6 +8,7 @@ use frazil_core::env::testing::{ManualClock, SeededIds};
 use frazil_core::ports::{Catalog, NewTopic};
 use frazil_core::{TopicId, TopicName};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -15,7 +16,8 @@ use crate::archive::tests::MemArchive;
 use crate::archive::{ArchiveConfig, Listing};
 use crate::testing::RealDisk;
 use crate::{
-    Archive, Client, ClientConfig, Config, Error, GAP, Metrics, Recovery, Registration, Voter,
+    Archive, Client, ClientConfig, Config, Error, GAP, Metrics, Observer, Recovery, Registration,
+    Voter, check_history,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,10 +95,10 @@ async fn archived(archive: &MemArchive, voter: &Voter) {
 }
 
 async fn recover(archive: &MemArchive, dir: &TempDir, used: u64) -> Result<u64, Error> {
-    let recovery = Recovery::read(archive).await?;
+    let mut recovery = Recovery::read(archive).await?;
     let ids = Arc::new(SeededIds::new(99));
     recovery
-        .write(&config(dir), used, Arc::new(RealDisk), ids)
+        .write(archive, &config(dir), used, Arc::new(RealDisk), ids)
         .await
 }
 
@@ -182,4 +184,87 @@ async fn damage_and_gaps_in_the_archive_are_found_and_told() {
 
     let empty = Recovery::read(&MemArchive::default()).await;
     assert!(matches!(empty, Err(Error::Archive(_))));
+}
+
+/// Starts the voter of `dir` as `id`, with a listener at `address`.
+async fn start_at(dir: &TempDir, id: u64, address: &str) -> Voter {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let voters = BTreeMap::from([(id, address.to_owned())]);
+    Voter::start(
+        Config::new(id, voters, dir.path()),
+        Some(listener.into()),
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(1_000_000)),
+        Arc::new(SeededIds::new(id)),
+        Metrics::default(),
+    )
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_of_the_old_quorum_that_come_back_end_and_write_nothing() {
+    let often = || ArchiveConfig {
+        every: Duration::from_millis(10),
+        ..ArchiveConfig::default()
+    };
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let archive = Arc::new(MemArchive::default());
+    let old = TempDir::new().unwrap();
+    let mut voter = start_at(&old, 1, &address).await;
+    voter.archive(Arc::clone(&archive) as Arc<dyn Archive>, often());
+    let client = voter.client(ClientConfig::default());
+    create(&client, 0..10).await;
+    archived(&archive, &voter).await;
+    check_history(&*archive, voter.image()).await.unwrap();
+    let voters = BTreeMap::from([(1, address.clone())]);
+    let ids = Arc::new(SeededIds::new(50));
+    let follower = Observer::start(voters, ids, Metrics::default()).unwrap();
+    let following = follower.client(ClientConfig::default());
+    following.ready(PATIENCE).await.unwrap();
+    drop(client);
+    voter.shutdown().await;
+
+    let dir = TempDir::new().unwrap();
+    let mut recovery = Recovery::read(&*archive).await.unwrap();
+    let ids = Arc::new(SeededIds::new(99));
+    let new = Config::new(5, BTreeMap::from([(5, address.clone())]), dir.path());
+    recovery
+        .write(&*archive, &new, 0, Arc::new(RealDisk), ids)
+        .await
+        .unwrap();
+    assert_eq!(recovery.state().history().unwrap().count, 1);
+
+    // The old voter comes back, and looks into the archive.
+    let objects = archive.objects.lock().len();
+    let mut voter = start_at(&old, 1, &address).await;
+    let refused = check_history(&*archive, voter.image()).await.unwrap_err();
+    assert!(refused.to_string().contains("frazil recover"), "{refused}");
+    voter.archive(Arc::clone(&archive) as Arc<dyn Archive>, often());
+    let reason = tokio::time::timeout(PATIENCE, voter.failed())
+        .await
+        .unwrap();
+    assert!(reason.contains("frazil recover"), "{reason}");
+    assert_eq!(archive.objects.lock().len(), objects);
+    voter.shutdown().await;
+
+    // Who follows the old one meets the new one where that was.
+    let voter = start_at(&dir, 5, &address).await;
+    let reason = tokio::time::timeout(PATIENCE, follower.failed())
+        .await
+        .unwrap();
+    assert!(reason.contains("frazil recover"), "{reason}");
+    follower.shutdown().await;
+    // Started again, it follows the new one.
+    let voters = BTreeMap::from([(5, address.clone())]);
+    let ids = Arc::new(SeededIds::new(51));
+    let follower = Observer::start(voters, ids, Metrics::default()).unwrap();
+    let following = follower.client(ClientConfig::default());
+    following.ready(PATIENCE).await.unwrap();
+    check_history(&*archive, follower.image()).await.unwrap();
+    assert_eq!(following.topics().len(), 10);
+    follower.shutdown().await;
+    voter.shutdown().await;
 }

@@ -1,6 +1,7 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
 mod clock;
+mod removed;
 mod snapshots;
 mod upgrade;
 

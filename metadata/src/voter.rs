@@ -43,6 +43,7 @@ use crate::directory::Directory;
 use crate::error::{Corrupt, Error};
 use crate::image::Image;
 use crate::liveness::watch_gateways;
+use crate::membership::notice_removal;
 use crate::metrics::Metrics;
 use crate::node::{Node, Us};
 use crate::peer::Peer;
@@ -171,6 +172,8 @@ impl Voter {
         tasks.spawn(until_stopped(stop.clone(), minding));
         let watching = watch_gateways(Arc::clone(&node), config.gateway_grace);
         tasks.spawn(until_stopped(stop.clone(), watching));
+        let noticing = notice_removal(Arc::clone(&node));
+        tasks.spawn(until_stopped(stop.clone(), noticing));
         let snapshotting = snapshot_by_bytes(Arc::clone(&node), log_bytes, config.snapshot_bytes);
         tasks.spawn(until_stopped(stop.clone(), snapshotting));
 

@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::history::{History, superseded};
 use crate::peer::Introduce;
 use crate::raft::{Blob, SnapshotMeta, TypeConfig, Vote};
 
@@ -68,6 +69,8 @@ pub(crate) struct Greeting {
     pub(crate) knows: u8,
     /// The feature level that the sender has seen in use.
     pub(crate) level: u8,
+    /// The history of the cluster that the sender has seen.
+    pub(crate) history: Option<History>,
 }
 
 /// Why two nodes cannot talk.
@@ -96,6 +99,7 @@ impl Greeting {
             target,
             knows: us.knows(),
             level: us.level(),
+            history: us.history(),
         }
     }
 
@@ -110,6 +114,13 @@ impl Greeting {
             return object(
                 format!("peer protocol version {version} is below {VERSION_MIN}"),
                 false,
+            );
+        }
+        if self.cluster.is_some() && self.cluster == us.cluster && self.history != us.history {
+            // Whoever belongs to the later one goes on.
+            return object(
+                superseded(us.history, self.history),
+                us.history < self.history,
             );
         }
         if self.target != us.target && self.target != ANY_VOTER && us.target != ANY_VOTER {
@@ -276,8 +287,10 @@ pub struct Members {
     pub acknowledged: BTreeMap<u64, u64>,
     /// The ids of all voters that ever had the log.
     pub seen: BTreeSet<u64>,
-    /// The version of commands up to which this voter understands the log.
+    /// The highest feature level that this voter knows.
     pub knows: u8,
+    /// If it leads: how many milliseconds ago each other member was heard of.
+    pub heard_ms: BTreeMap<u64, u64>,
 }
 
 /// How a voter is.
@@ -431,6 +444,7 @@ mod tests {
             target,
             knows: 3,
             level: 2,
+            history: None,
         }
     }
 
@@ -458,6 +472,21 @@ mod tests {
         assert!(ours.excludes_us, "{ours}");
         let theirs = us.objection(&newer).unwrap();
         assert!(!theirs.excludes_us, "{theirs}");
+    }
+
+    #[test]
+    fn of_two_histories_the_earlier_one_ends() {
+        let us = greeting(Some("a"), 1);
+        let mut later = greeting(Some("a"), 5);
+        later.history = Some(History {
+            count: 1,
+            id: [0; 16],
+        });
+        assert!(later.objection(&us).unwrap().excludes_us);
+        assert!(!us.objection(&later).unwrap().excludes_us);
+        // Who knows nothing of the cluster yet may come to know it.
+        let newcomer = greeting(None, 5);
+        assert!(later.objection(&newcomer).is_none());
     }
 
     #[tokio::test]

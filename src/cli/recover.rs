@@ -67,7 +67,7 @@ async fn recover(config: &Config, cluster: &str) -> anyhow::Result<String> {
     let prefix = Path::from(cluster);
     let retries = Retries::new(Arc::clone(&env.ids), Default::default());
     let archive = StoreArchive::new(Arc::clone(&opened.client), retries, prefix.clone());
-    let recovery = Recovery::read(&archive).await.with_context(|| {
+    let mut recovery = Recovery::read(&archive).await.with_context(|| {
         format!(
             "store.url = {}: cluster {cluster} cannot be recovered",
             opened.url()
@@ -82,7 +82,9 @@ async fn recover(config: &Config, cluster: &str) -> anyhow::Result<String> {
 
     let _lock = host::claim_data_dir(&config.data_dir)?;
     let quorum = crate::node::lone_voter(config);
-    let base = recovery.write(&quorum, used, env.disk, env.ids).await?;
+    let base = recovery
+        .write(&archive, &quorum, used, env.disk, env.ids)
+        .await?;
     Ok(report(&recovery, &segments, &unknown, base, &dir))
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use frazil_metadata::{Admin, Members};
+use frazil_metadata::{Admin, Features, Members};
 use serde::Serialize;
 
 use super::output::{self, Table, or_dash};
@@ -58,6 +58,12 @@ struct Row {
     address: String,
     role: &'static str,
     acknowledged: Option<u64>,
+    /// Entries that it has not acknowledged.
+    lag: Option<u64>,
+    /// Milliseconds since it was heard of.
+    heard_ms: Option<u64>,
+    /// The highest feature level that it knows.
+    knows: Option<u8>,
 }
 
 pub(super) fn run(command: &Command) -> anyhow::Result<()> {
@@ -65,24 +71,27 @@ pub(super) fn run(command: &Command) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let (quorum, members) = runtime.block_on(async {
-        match command {
+    let (quorum, members, features) = runtime.block_on(async {
+        let (quorum, members) = match command {
             Command::List(quorum) => {
                 let asked = Admin::new(&quorum.peer).members().await?;
-                Ok::<_, frazil_metadata::Error>((quorum, leaders_view(asked).await))
+                (quorum, leaders_view(asked).await)
             }
             Command::Add { voter, quorum } => {
                 let (id, address) = voter.clone();
-                let members = Admin::new(&quorum.peer).add_voter(id, address).await?;
-                Ok((quorum, members))
+                (
+                    quorum,
+                    Admin::new(&quorum.peer).add_voter(id, address).await?,
+                )
             }
             Command::Remove { id, quorum } => {
-                let members = Admin::new(&quorum.peer).remove_voter(*id).await?;
-                Ok((quorum, members))
+                (quorum, Admin::new(&quorum.peer).remove_voter(*id).await?)
             }
-        }
+        };
+        let features = Admin::new(&quorum.peer).features().await.ok();
+        Ok::<_, frazil_metadata::Error>((quorum, members, features))
     })?;
-    show(&members, quorum.json)
+    show(&members, features.as_ref(), quorum.json)
 }
 
 /// The members as the leader knows them, who alone knows what each has acknowledged, if it can be
@@ -95,7 +104,12 @@ async fn leaders_view(members: Members) -> Members {
     }
 }
 
-fn show(members: &Members, json: bool) -> anyhow::Result<()> {
+fn show(members: &Members, features: Option<&Features>, json: bool) -> anyhow::Result<()> {
+    let acknowledged = |id: &u64| match *id == members.voter {
+        true => members.last_index,
+        false => members.acknowledged.get(id).copied(),
+    };
+    let leads = members.leader == Some(members.voter);
     let row = |(id, address): (&u64, &String), role| Row {
         id: *id,
         address: address.clone(),
@@ -103,10 +117,15 @@ fn show(members: &Members, json: bool) -> anyhow::Result<()> {
             true => "leader",
             false => role,
         },
-        acknowledged: match *id == members.voter {
-            true => members.last_index,
-            false => members.acknowledged.get(id).copied(),
+        acknowledged: acknowledged(id),
+        lag: acknowledged(id)
+            .zip(members.last_index)
+            .map(|(acknowledged, last)| last.saturating_sub(acknowledged)),
+        heard_ms: match leads && *id == members.voter {
+            true => Some(0),
+            false => members.heard_ms.get(id).copied(),
         },
+        knows: features.and_then(|features| *features.voters.get(id)?),
     };
     let voters = members.voters.iter().map(|member| row(member, "voter"));
     let learners = members.learners.iter().map(|member| row(member, "learner"));
@@ -114,13 +133,24 @@ fn show(members: &Members, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(&rows);
     }
-    let mut table = Table::new(&["ID", "ADDRESS", "ROLE", "ACKNOWLEDGED"]);
+    let mut table = Table::new(&[
+        "ID",
+        "ADDRESS",
+        "ROLE",
+        "ACKNOWLEDGED",
+        "LAG",
+        "HEARD MS AGO",
+        "LEVEL",
+    ]);
     for row in rows {
         table.row(vec![
             row.id.to_string(),
             row.address,
             row.role.to_owned(),
             or_dash(row.acknowledged),
+            or_dash(row.lag),
+            or_dash(row.heard_ms),
+            or_dash(row.knows),
         ]);
     }
     output::text(&table.render())

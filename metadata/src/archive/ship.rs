@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Archive, ArchiveConfig, Listing, PartKey, SnapshotKey, part};
+use crate::error::Error;
+use crate::history::check_history;
 use crate::node::Node;
 use crate::raft::snapshot::{SnapshotStore, file_bytes};
 use crate::wire::Reply;
@@ -19,6 +21,8 @@ const PART_BYTES: u64 = 4 << 20;
 /// How long the store may take for one request.
 const REQUEST: Duration = Duration::from_secs(60);
 
+/// How often the leader looks whether there is a later history of the cluster.
+const LOOK: Duration = Duration::from_secs(60);
 /// How long a leader that stops tries to put what is new.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -81,6 +85,8 @@ struct Shipper {
     snapshot: u64,
     /// Objects of entries that were put since.
     parts: usize,
+    /// When it looked for a later history.
+    looked: Instant,
     /// When a snapshot was put that may have made older ones superfluous.
     superseded: Option<Instant>,
 }
@@ -91,6 +97,18 @@ async fn within<T>(request: impl Future<Output = io::Result<T>>) -> io::Result<T
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
+/// Ends this node if its history of the cluster is not the newest.
+async fn look(node: &Node, archive: &dyn Archive) -> io::Result<()> {
+    match within(async { Ok(check_history(archive, &node.image).await) }).await? {
+        Ok(()) => Ok(()),
+        Err(Error::Storage(error)) => Err(error),
+        Err(error) => {
+            node.image.end(|| error.to_string());
+            Err(io::Error::other(error))
+        }
+    }
+}
+
 impl Shipper {
     /// Looks at what is there. `None`: not now.
     async fn begin(node: &Node, archive: &dyn Archive) -> io::Result<Option<Self>> {
@@ -99,6 +117,7 @@ impl Shipper {
             return Ok(None);
         };
         node.image.wait_applied(index).await;
+        look(node, archive).await?;
         let listing = within(Listing::of(archive)).await?;
         let snapshot = listing.snapshots.last().map_or(0, |newest| newest.index);
         let upto = listing.reach(snapshot);
@@ -112,6 +131,7 @@ impl Shipper {
             upto,
             snapshot,
             parts: listing.parts.len(),
+            looked: Instant::now(),
             superseded: Some(Instant::now()),
         }))
     }
@@ -123,6 +143,10 @@ impl Shipper {
         archive: &dyn Archive,
         config: &ArchiveConfig,
     ) -> io::Result<Option<Self>> {
+        if self.looked.elapsed() >= LOOK {
+            look(node, archive).await?;
+            self.looked = Instant::now();
+        }
         // Entries first, also those that a snapshot covers: it may become unreadable, and the one
         // before needs them.
         let whole = self.ship_entries(node, archive).await?;

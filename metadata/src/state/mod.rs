@@ -49,6 +49,7 @@ use minicbor::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
 use crate::command::{Command, Envelope, LEVEL, Outcome};
+use crate::history::History;
 
 pub use brokers::Registration;
 pub use read::Counts;
@@ -92,6 +93,9 @@ pub struct State {
     /// The feature level; `None`: 1.
     #[n(11)]
     level: Option<u8>,
+    /// The recovery that this history of the cluster began with; `None`: there was none.
+    #[n(12)]
+    history: Option<History>,
 }
 
 /// Where in the log, and when, a command is applied.
@@ -369,6 +373,11 @@ impl State {
         self.brokers.raise_bound(commit.epoch, commit.sealed_below);
         self.segments.drop_tombstones(&self.brokers);
         Outcome::Committed(CommitOutcome { appends })
+    }
+
+    /// Begins a new history: the state is that of a quorum that was made from the archive.
+    pub(crate) fn begin_history(&mut self, history: History) {
+        self.history = Some(history);
     }
 
     /// The whole state as bytes, with version and checksum; see [`crate::codec`].

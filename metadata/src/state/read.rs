@@ -16,6 +16,7 @@ use frazil_core::{
 
 use super::State;
 use super::brokers::Registration;
+use crate::history::History;
 
 /// How much a state holds, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl State {
     /// The feature level in use.
     pub fn level(&self) -> u8 {
         self.level.unwrap_or(1)
+    }
+
+    /// The recovery that this history of the cluster began with, if there was one.
+    pub fn history(&self) -> Option<History> {
+        self.history
     }
 
     /// The ids of all voters that ever had the log.
