@@ -48,7 +48,7 @@ struct Shared {
     turn: tokio::sync::Mutex<()>,
     /// There may be a token earlier than expected.
     added: Notify,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: Mutex<Trouble>,
 }
 
 struct Bucket {
@@ -56,9 +56,15 @@ struct Bucket {
     at: Instant,
 }
 
-/// What went wrong since the last success.
+/// What goes wrong, as far as it is logged.
+#[derive(Default)]
 struct Trouble {
-    since: Instant,
+    /// Nothing has succeeded since.
+    since: Option<Instant>,
+    /// It has been said since then that something goes wrong.
+    known: bool,
+    /// When that was said last. Kinds of requests can fail while others succeed, so this outlives
+    /// a success.
     told: Option<Instant>,
 }
 
@@ -125,12 +131,12 @@ pub struct Attempts {
 impl Attempts {
     /// The request has succeeded, or was answered as it should be.
     pub fn done(self) {
-        let trouble = self.shared.trouble.lock().take();
-        if let Some(trouble) = trouble
-            && trouble.told.is_some()
+        let mut trouble = self.shared.trouble.lock();
+        let since = trouble.since.take();
+        if std::mem::take(&mut trouble.known)
+            && let Some(since) = since
         {
-            let after = trouble.since.elapsed();
-            info!(?after, "the object store works again");
+            info!(after = ?since.elapsed(), "the object store works again");
         }
     }
 
@@ -176,10 +182,7 @@ impl Attempts {
     fn tell(&self, error: &object_store::Error, failure: Failure) {
         let mut trouble = self.shared.trouble.lock();
         let now = Instant::now();
-        let trouble = trouble.get_or_insert(Trouble {
-            since: now,
-            told: None,
-        });
+        let since = *trouble.since.get_or_insert(now);
         let lately = trouble.told.is_some_and(|told| now < told + TELL_EVERY);
         let ordinary = self.backoff.attempts() < ORDINARY;
         match failure {
@@ -189,11 +192,12 @@ impl Attempts {
             }
             _ if ordinary => return,
             _ => {
-                let since = trouble.since.elapsed();
+                let since = since.elapsed();
                 warn!(%error, ?since, "the object store fails; requests are tried again");
             }
         }
         trouble.told = Some(now);
+        trouble.known = true;
     }
 
     /// Waits for a token.

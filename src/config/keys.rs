@@ -170,8 +170,8 @@ keys! {
             "How long an idle idempotent producer is remembered.";
     }
     "Write path" {
-        wal_bytes: u64 as Bytes = "wal.bytes", "1GiB",
-            "Disk for the write-ahead log; beyond it, producers are told to try again.";
+        wal_bytes: u64 as Bytes = "wal.bytes", "256MiB",
+            "Disk and memory for acknowledged records before their upload; beyond it, producers must wait.";
         wal_accept_loss: bool as bool = "wal.accept.loss", "false",
             "Whether to start although acknowledged records are missing in the write-ahead log, and give them up for good; set it for one start.";
         flush_buffer_bytes: u64 as Bytes = "flush.buffer.bytes", "64MiB",

@@ -97,6 +97,7 @@ async fn local_goes_on_until_its_log_is_full_and_then_by_itself() {
     assert_eq!(code, OK);
     assert!(records.len() > 65_000);
 
+    store.reset_counters();
     store.faults().outage(None);
     let begun = Instant::now();
     while send(&mut connection, "local", acknowledged.len()) != OK {
@@ -104,6 +105,9 @@ async fn local_goes_on_until_its_log_is_full_and_then_by_itself() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     acknowledged.push(acknowledged.len());
+    // Six uploads at a time, and what others ask: everybody who waited does not come at once.
+    let peak = store.counters().in_flight_peak;
+    assert!((1..=10).contains(&peak), "{peak} requests at once");
     assert_eq!(end(&server, "local"), acknowledged.len());
     server.kill();
     server.revive();
