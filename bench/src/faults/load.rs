@@ -80,7 +80,8 @@ pub(crate) struct Sent {
     pub due: u64,
     pub invoke: u64,
     pub ret: u64,
-    /// Its offset, or librdkafka's error.
+    /// Its offset, or librdkafka's error. The offset is negative if the answer was lost and a later
+    /// batch was acknowledged, which says that this one is in the log, and not where.
     pub outcome: Result<i64, RDKafkaErrorCode>,
 }
 
@@ -104,8 +105,8 @@ impl Sent {
                 resends: true,
             },
             outcome: match self.outcome {
-                Ok(offset) => Outcome::Ok(Answer::Offset(offset)),
-                Err(_) => Outcome::Info(0),
+                Ok(offset) if offset >= 0 => Outcome::Ok(Answer::Offset(offset)),
+                Ok(_) | Err(_) => Outcome::Info(0),
             },
         }
     }

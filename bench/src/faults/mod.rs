@@ -149,9 +149,9 @@ fn play(scenario: &Scenario, options: &Options, runtime: &Runtime) -> Result<Out
     let load = Load::start(&bootstrap, TOPIC, options.rate)?;
     let members = Members::start(&bootstrap, TOPIC, load.timer)?;
     let mut stage = Stage::new(fleet, &load, runtime.handle(), TOPIC, options.quick);
-    stage.seconds(if options.quick { 3 } else { 6 });
+    stage.seconds(if options.quick { 3 } else { 5 });
     let steady = load.timer.now();
-    stage.seconds(if options.quick { 5 } else { 15 });
+    stage.seconds(if options.quick { 5 } else { 10 });
     let acted = (scenario.run)(&mut stage).and_then(|()| settle(&mut stage));
     let end = load.timer.now();
     let Stage {
@@ -186,9 +186,15 @@ fn play(scenario: &Scenario, options: &Options, runtime: &Runtime) -> Result<Out
         }
         let history = judge::history(&sent, &consumed, events);
         fleet.look_at_memory();
+        notes.extend(crowd());
+        notes.extend(
+            options
+                .quick
+                .then(|| "lasting faults half as long".to_owned()),
+        );
         let errors = sent.iter().filter_map(|sent| sent.outcome.err());
         let outcome = Outcome {
-            violations: judge::violations(&history, &consumed, &ends),
+            violations: judge::violations(&history, &sent, &consumed, &ends),
             delivery_errors: errors.map(|error| error.to_string()).collect(),
             consumer_errors,
             figures: measure::figures(&sent, rate, &marks),
@@ -221,6 +227,14 @@ fn play(scenario: &Scenario, options: &Options, runtime: &Runtime) -> Result<Out
             Err(error)
         }
     }
+}
+
+/// Who else used the processors, if they were too few.
+fn crowd() -> Option<String> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let load: f64 = load.split(' ').next()?.parse().ok()?;
+    let cores = std::thread::available_parallelism().ok()?.get();
+    (load > cores as f64 * 1.5).then(|| format!("load average {load:.0} on {cores} cores"))
 }
 
 fn keep(fleet: &mut Fleet, options: &Options) {

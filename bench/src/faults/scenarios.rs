@@ -209,7 +209,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "crash-mid-recovery",
         fault: "a gateway is killed again and again while it recovers its log; topic `local`",
-        how: "kill -9; started and killed after 50 to 500 ms five times; then left alone",
+        how: "kill -9; started and killed after 50 to 500 ms, five times; then left alone",
         aims: RESUME,
         level: LOCAL,
         settings: &[],
@@ -247,7 +247,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
                 .fleet
                 .store
                 .faults()
-                .add(Rule::new(&delete, hold).named("delete"));
+                .add(Rule::new(&delete, hold).key("*.seg").named("delete"));
             stage.fleet.node(COMPACTOR)?.terminate()?;
             stage.start(COMPACTOR)?;
             stage.held("delete")?;
