@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -117,6 +118,31 @@ pub fn shutdown_on_signal() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
+/// Waits until the file appears. One that is there already is from before: it must go first.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn appears(path: &Path) {
+    const LOOK: Duration = Duration::from_millis(500);
+    // Asked of the disk every time: a file on another machine's disk may come and go.
+    let is_there = || path.try_exists().unwrap_or(false);
+    if is_there() {
+        tracing::warn!(
+            file = %path.display(),
+            "drain.notice.file is there already, and taken for an old notice"
+        );
+    }
+    let mut was_there = true;
+    loop {
+        let there = is_there();
+        if there && !was_there {
+            return;
+        }
+        was_there = there;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +159,36 @@ mod tests {
             bind("listeners", &taken).await.unwrap_err().to_string(),
             format!("listeners = {taken}: cannot listen: another process listens there")
         );
+    }
+
+    #[tokio::test]
+    async fn a_notice_is_a_file_that_appears() {
+        let dir = tempfile::tempdir().unwrap();
+        let notice = dir.path().join("notice");
+        let write = || {
+            let mut options = std::fs::File::options();
+            options
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .open(&notice)
+        };
+        write().unwrap();
+        let mut waiting = std::pin::pin!(appears(&notice));
+        let soon = async |waiting: &mut std::pin::Pin<&mut _>| {
+            tokio::time::timeout(Duration::from_millis(700), waiting)
+                .await
+                .is_ok()
+        };
+        assert!(!soon(&mut waiting).await, "it was there before");
+        // Not through the file's name, which may be gone at any time.
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert!(!soon(&mut waiting).await, "it is not there");
+        std::fs::create_dir(dir.path()).unwrap();
+        write().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), waiting)
+            .await
+            .unwrap();
     }
 
     #[test]

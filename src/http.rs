@@ -1,7 +1,8 @@
 //! The HTTP port: whether the process lives, whether it is ready, and its metrics.
 //!
 //! `/livez` answers as soon as the port is bound. `/readyz` answers 503 with one line for each
-//! part that is not ready, and 200 when all are. `/metrics` is OpenMetrics text.
+//! part that is not ready, and 200 when all are. `/metrics` is OpenMetrics text. `POST /drain` ends the
+//! node as SIGTERM does.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -59,9 +60,11 @@ impl Readiness {
 struct Shared {
     registry: Arc<Registry>,
     readiness: Readiness,
+    drain: CancellationToken,
 }
 
-/// Serves until `shutdown` is cancelled and the requests under way are answered.
+/// Serves until `shutdown` is cancelled and the requests under way are answered. Cancels `drain` when
+/// it is asked to.
 ///
 /// # Errors
 /// The listener failed.
@@ -72,15 +75,18 @@ pub async fn serve(
     listener: TcpListener,
     registry: Arc<Registry>,
     readiness: Readiness,
+    drain: CancellationToken,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/drain", post(begin_drain))
         .with_state(Shared {
             registry,
             readiness,
+            drain,
         });
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
@@ -97,6 +103,11 @@ async fn readyz(State(shared): State<Shared>) -> Response {
         .map(|(part, reason)| format!("{part}: {reason}\n"));
     let body: String = lines.collect();
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+async fn begin_drain(State(shared): State<Shared>) -> Response {
+    shared.drain.cancel();
+    (StatusCode::ACCEPTED, "draining\n").into_response()
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
@@ -216,13 +227,17 @@ mod tests {
         register_process_metrics(&mut registry, 1_500);
         let readiness = Readiness::waiting_for(&["gateway", "metadata"]);
         let stop = CancellationToken::new();
+        let drain = CancellationToken::new();
         let server = tokio::spawn(serve(
             listener,
             Arc::new(registry),
             readiness.clone(),
+            drain.clone(),
             stop.clone(),
         ));
 
+        assert!(fetch(port, "/drain").await.starts_with("HTTP/1.1 405"));
+        assert!(!drain.is_cancelled());
         assert!(fetch(port, "/livez").await.starts_with("HTTP/1.1 200"));
         let answer = fetch(port, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");

@@ -6,9 +6,11 @@
 //! Everything that a mistake in the configuration can break is tried before anything is written.
 //!
 //! # Stopping
-//! A gateway first asks the quorum to leave it out of the live set, then answers what it has
-//! received, flushes, and gives up its registration, and answers other gateways until then; the quorum's voter goes last, in the last
-//! quarter of the time at the latest, so that it can hand over. What does not fit into
+//! SIGTERM, `POST /drain` and `drain.notice.file` begin the same. A gateway first asks the quorum to
+//! leave it out of the live set; if there is another, it sends its clients there until none asks for
+//! anything any more (`frazil_gateway::Drain`). Then it answers what it has received, flushes, and
+//! gives up its registration, and answers other gateways until then; the quorum's voter goes last, in
+//! the last quarter of the time at the latest, so that it can hand over. What does not fit into
 //! `shutdown.deadline.ms` is left as a crash would leave it.
 
 use std::collections::BTreeMap;
@@ -55,14 +57,31 @@ const HEARTBEAT: Duration = Duration::from_millis(1500);
 /// What kept the node from starting, or what ended it.
 pub async fn run(config: Config, env: Env, stop: CancellationToken) -> Result<()> {
     let deadline = config.shutdown_deadline;
+    let notice = config.drain_notice_file.clone().map(PathBuf::from);
+    let noticed = async move {
+        match notice {
+            Some(file) => host::appears(&file).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(noticed);
     let starting = Node::start(config, env);
     let node = tokio::select! {
         node = starting => node?,
         // Nothing has been promised to anyone yet.
         () = stop.cancelled() => return Ok(()),
+        () = &mut noticed => return Ok(()),
     };
     let broken = tokio::select! {
         () = stop.cancelled() => None,
+        () = node.drain.cancelled() => {
+            info!("stopping, as POST /drain asks");
+            None
+        }
+        () = &mut noticed => {
+            info!("stopping, as drain.notice.file has appeared");
+            None
+        }
         error = node.broken() => Some(error),
     };
     let stopped = tokio::time::timeout(deadline, node.stop()).await;
@@ -85,6 +104,9 @@ pub struct Node {
     compactor: Option<Part>,
     web: Part,
     sorting: Option<Part>,
+    readiness: Readiness,
+    /// Cancelled when somebody wants the node to stop, by HTTP.
+    drain: CancellationToken,
     /// Cancelled when a part has ended that should not have.
     broken: Broken,
     /// How long stopping may take.
@@ -210,6 +232,7 @@ enum Quorum {
 }
 
 struct Gateway {
+    ctx: Arc<Ctx>,
     server: Part,
     cache: Cache,
     flusher: Part,
@@ -255,7 +278,14 @@ impl Node {
         let broken = Broken(tokio::sync::watch::Sender::new(None));
         let peers = Ports::open(&config, peers, &broken)?;
         let http_address = web.local_addr()?;
-        let web = serve_http(web, registry, readiness.clone(), broken.clone());
+        let drain = CancellationToken::new();
+        let web = serve_http(
+            web,
+            registry,
+            readiness.clone(),
+            drain.clone(),
+            broken.clone(),
+        );
 
         let mut quorum = start_quorum(&config, &env, peers.metadata, metadata_metrics).await?;
         let client = Arc::new(quorum.client(&config));
@@ -288,6 +318,8 @@ impl Node {
             compactor: None,
             web,
             sorting: peers.sorting,
+            readiness,
+            drain,
             broken,
             patience: config.shutdown_deadline,
             _lock: lock,
@@ -299,7 +331,7 @@ impl Node {
             let store = (&store, &retries);
             node.start_gateway(&config, &env, store, &prefix, (listener, peers), metrics)
                 .await?;
-            readiness.ready("gateway");
+            node.readiness.ready("gateway");
         }
         if config.roles.compactor {
             let compactor = frazil_compactor::Service::new(
@@ -439,7 +471,8 @@ impl Node {
             ids: Arc::clone(&env.ids),
         };
         let ctx = Ctx::new(parts, gateway_config(config, broker), metrics.1);
-        let server = Server::new(Arc::new(ctx), listener);
+        let ctx = Arc::new(ctx);
+        let server = Server::new(Arc::clone(&ctx), listener);
         let server = Part::supervised("the Kafka listener", broken, |stop| async move {
             server.run(stop).await;
             Ok::<(), Infallible>(())
@@ -450,6 +483,7 @@ impl Node {
         });
         info!(%broker, %epoch, "registered");
         self.gateway = Some(Gateway {
+            ctx,
             server,
             cache,
             flusher,
@@ -464,10 +498,14 @@ impl Node {
     /// # Cancel safety
     /// Dropping it leaves what a crash would leave.
     pub async fn stop(self) {
-        if let Some(compactor) = self.compactor {
-            compactor.stop().await;
-        }
-        if let Some(gateway) = self.gateway {
+        self.readiness.not_ready("node", "draining");
+        let compactor = async {
+            if let Some(compactor) = self.compactor {
+                compactor.stop().await;
+            }
+        };
+        let gateway = async {
+            let Some(gateway) = self.gateway else { return };
             let stopping = gateway.stop(&self.client, self.patience / 4);
             if tokio::time::timeout(self.patience * 3 / 4, stopping)
                 .await
@@ -475,7 +513,8 @@ impl Node {
             {
                 warn!("what is not in the object store is left in the write-ahead log");
             }
-        }
+        };
+        tokio::join!(compactor, gateway);
         match self.quorum {
             Quorum::Voter(voter) => voter.shutdown().await,
             Quorum::Observer(observer) => observer.shutdown().await,
@@ -489,11 +528,20 @@ impl Node {
 }
 
 impl Gateway {
-    /// Stops taking, answers, flushes, and leaves. The quorum is given `patience` to note that the
-    /// gateway is leaving, which is a courtesy to clients.
+    /// Sends clients elsewhere, stops taking, answers, flushes, and leaves. The quorum is given
+    /// `patience` to note that the gateway is leaving, and clients as much again to find others.
     async fn stop(self, client: &Client, patience: Duration) {
         match tokio::time::timeout(patience, client.drain()).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) if !client.brokers().is_empty() => {
+                self.ctx.drain.begin();
+                let quiet = tokio::time::timeout(patience, self.ctx.drain.quiet());
+                // What is flushed now is not waited for by those who are answered last.
+                let (quiet, ()) = tokio::join!(quiet, self.cache.drain());
+                if quiet.is_err() {
+                    info!("some clients are still here, and are disconnected");
+                }
+            }
+            Ok(Ok(())) => info!("there is no other gateway that clients could go to"),
             Ok(Err(error)) => warn!(%error, "the quorum does not know that this gateway leaves"),
             Err(_) => warn!("the quorum does not know in time that this gateway leaves"),
         }
@@ -635,10 +683,11 @@ fn serve_http(
     listener: TcpListener,
     registry: Registry,
     readiness: Readiness,
+    drain: CancellationToken,
     broken: Broken,
 ) -> Part {
     let stop = CancellationToken::new();
-    let serving = http::serve(listener, Arc::new(registry), readiness, stop.clone());
+    let serving = http::serve(listener, Arc::new(registry), readiness, drain, stop.clone());
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
             broken.report("the HTTP listener", error);

@@ -107,6 +107,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
         let Some(Frame { bytes, permit }) = frame else {
             return Ok(());
         };
+        ctx.drain.note_request();
         ctx.metrics.received_bytes.inc_by(bytes.len() as u64 + 4);
         let since = Instant::now();
         let (header, body) = header::parse(&bytes)?;

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::configs;
+use crate::drain::Drain;
 use crate::frames::Memory;
 use crate::group::Groups;
 use crate::topic_configs::TopicConfigs;
@@ -56,6 +57,8 @@ pub struct Ctx {
     pub config: Config,
     /// Counters.
     pub metrics: Metrics,
+    /// Whether it is leaving.
+    pub drain: Drain,
     /// Settings of topics, resolved.
     pub(crate) topic_configs: TopicConfigs,
     /// Bytes of requests that may be in memory.
@@ -85,11 +88,18 @@ impl Ctx {
             clock: parts.clock,
             ids: parts.ids,
             metrics,
+            drain: Drain::default(),
             topic_configs: TopicConfigs::new(config.broker_settings.clone()),
             request_memory: Memory::new(config.requests_in_flight_bytes_max),
             fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),
             config,
         }
+    }
+
+    /// Whether clients are to go to another gateway: this one is leaving, and there is one.
+    pub(crate) fn sends_away(&self) -> bool {
+        let others = || self.catalog.brokers().iter().any(|b| b.id != self.broker);
+        self.drain.has_begun() && others()
     }
 }
 

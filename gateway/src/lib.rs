@@ -17,6 +17,7 @@ mod configs;
 mod connection;
 mod context;
 pub mod dispatch;
+mod drain;
 pub mod error;
 mod frames;
 pub mod group;
@@ -33,6 +34,7 @@ pub mod wire;
 
 pub use config::Config;
 pub use context::{ConnInfo, Ctx, Header, Parts};
+pub use drain::Drain;
 pub use group::Config as GroupConfig;
 pub use metrics::Metrics;
 pub use server::Server;

@@ -99,7 +99,9 @@ keys! {
         rack: Option<String> as OptText = "broker.rack", "",
             "The zone this node is in, as Kafka clients see it.";
         shutdown_deadline: Duration as Ms = "shutdown.deadline.ms", "10000",
-            "How long a node that was asked to stop may take to finish what it has begun.";
+            "How long a node that was asked to stop may take to send its clients elsewhere and finish what it has begun.";
+        drain_notice_file: Option<String> as OptText = "drain.notice.file", "",
+            "A node stops, as if it were asked to, when this file appears: for notices that the machine will be taken away.";
     }
     "Addresses" {
         listeners: Address as super::codec::Listener = "listeners", "PLAINTEXT://127.0.0.1:9092",

@@ -3,6 +3,7 @@
 
 mod admin;
 mod crash;
+mod drain;
 mod groups;
 mod lost;
 mod nodes;

@@ -133,10 +133,19 @@ impl Server {
 
     /// An HTTP request: status and body.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        self.http("GET", path)
+    }
+
+    /// The same that changes something.
+    pub(crate) fn post(&self, path: &str) -> Option<(u16, String)> {
+        self.http("POST", path)
+    }
+
+    fn http(&self, method: &str, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.http).ok()?;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
         )
         .ok()?;
         let mut answer = String::new();

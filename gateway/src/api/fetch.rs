@@ -78,6 +78,11 @@ pub(crate) async fn handle(
         barrier: None,
         permit: None,
     };
+    if ctx.sends_away() {
+        for wanted in &mut fetch.wanted {
+            wanted.error.get_or_insert(Code::NotLeaderOrFollower);
+        }
+    }
     let min_bytes = request.min_bytes.max(0) as usize;
     fetch.run(min_bytes, Instant::now() + wait, conn).await;
 
@@ -214,8 +219,16 @@ impl Fetch<'_> {
             if failed || enough || watched.is_empty() || Instant::now() >= deadline {
                 return;
             }
+            // Who waits shall come again, and be sent away.
+            let leaving = async {
+                self.ctx.drain.begun().await;
+                if !self.ctx.sends_away() {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 () = conn.drain.cancelled() => return,
+                () = leaving => return,
                 changed = timeout_at(deadline, watch.changed()) => {
                     // The time is over: a last look would find what the watch did not tell.
                     if changed.is_err() {

@@ -188,6 +188,10 @@ async fn admit(
         // See `api::find_coordinator` for why this code.
         return Err(Code::TransactionalIdAuthorizationFailed);
     }
+    // Who wants no answer would not learn of it.
+    if request.acks != 0 && ctx.sends_away() {
+        return Err(Code::NotLeaderOrFollower);
+    }
     match timeout_at(deadline, ctx.cache.reserve(footprint(request))).await {
         Ok(Ok(room)) => Ok(room),
         // The data plane has ended: the client shall look for another gateway.
