@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use super::log_file::{self, LogFile, ZEROED};
 use super::log_index::{LogIndex, Place};
 use super::record::{Record, VoteRecord, encode_onto};
-use super::room::{Room, is_full, synced};
+use super::room::{self, Room, is_full, synced};
 use super::{LogId, TypeConfig, Vote, durable};
 use crate::metrics::Metrics;
 
@@ -146,7 +146,8 @@ impl Writer {
         next_sequence: u64,
     ) -> io::Result<Self> {
         let purged = shared.log.lock().purged();
-        let (active, position) = begin(&config, &*disk, &*ids, next_sequence, purged)?;
+        let begun = begin(&config, &*disk, &*ids, next_sequence, purged);
+        let (active, position) = begun.map_err(|error| room::at_start(&config.dir, error))?;
         let active = Arc::new(active);
         shared
             .files

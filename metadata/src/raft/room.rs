@@ -11,6 +11,7 @@
 //! goes on.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +28,18 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// The error of a start, with what to do if there is no room: a voter begins a new file when it starts.
+pub(crate) fn at_start(dir: &Path, error: io::Error) -> io::Error {
+    if !is_full(&error) {
+        return error;
+    }
+    let dir = dir.display();
+    io::Error::new(
+        error.kind(),
+        format!("the disk is full: free some space for {dir}, and start again ({error})"),
     )
 }
 

@@ -345,6 +345,24 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     }
 }
 
+#[tokio::test]
+async fn a_start_on_a_full_disk_says_what_to_do_and_harms_nothing() {
+    let disk = MemDisk::new();
+    let Opened {
+        mut store, stopped, ..
+    } = open(&disk, 1).unwrap();
+    append(&mut store, vec![entry(1, 0, 10)]).await.unwrap();
+    drop(store);
+    let _ = stopped.await;
+    disk.fail(Fault::forever(Operation::Resize, 1, ENOSPC));
+    let error = open(&disk, 2).map(drop).unwrap_err();
+    assert!(error.to_string().contains("free some space"), "{error}");
+    disk.heal();
+    let Opened { mut store, .. } = open(&disk, 3).unwrap();
+    let mut reader = store.reader();
+    assert_eq!(view(&mut store, &mut reader).await.entries.len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_room_for_a_log_that_is_closed() {
     let disk = MemDisk::new();
