@@ -18,6 +18,7 @@
 //! | [`index`] | where the pages of a row group are |
 //! | [`read`] | which bytes a read needs, and record batches or rows from them |
 //! | [`manifest`] | which row group holds which offsets of a partition |
+//! | [`iceberg`] | what makes the files an Iceberg table |
 //! | [`object`] | names |
 //!
 //! Rows are sorted by (partition, offset), and a row group holds one partition only.
@@ -34,6 +35,7 @@
 mod column;
 #[cfg(any(test, feature = "testing"))]
 pub mod forge;
+pub mod iceberg;
 pub mod index;
 pub mod manifest;
 pub mod object;

@@ -11,6 +11,7 @@ import duckdb
 import polars
 import pyarrow.compute
 import pyarrow.parquet
+import pyiceberg.table
 
 GOLDEN = (
     pathlib.Path(__file__).resolve().parents[2]
@@ -129,7 +130,31 @@ def check_pruning(file):
         assert duckdb.execute(count, [str(file), *last]).fetchone() == (1,)
 
 
+def check_table(metadata):
+    """The table that table/examples/write_table.rs makes, of which these are the versions."""
+    for version, (location, count) in enumerate(zip(metadata, [5000, 10000, 10000], strict=True)):
+        table = pyiceberg.table.StaticTable.from_metadata(location)
+        rows = table.scan().to_arrow()
+        offsets = sorted(zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist()))
+        expected = [(partition, offset) for partition in (0, 1) for offset in range(count // 2)]
+        assert offsets == expected, f"version {version} has other offsets"
+        for row in rows.slice(0, 10).to_pylist():
+            value = f'{{"partition":{row["kafka_partition"]},"offset":{row["kafka_offset"]}}}'
+            assert row["kafka_value"].decode() == value, row
+            assert [header["header_key"] for header in row["kafka_headers"]] == ["h", "h"], row
+        assert len(table.inspect.files()) == [1, 2, 1][version]
+        # Files whose bounds exclude it are not even opened.
+        plan = list(table.scan(row_filter="kafka_offset = 2600").plan_files())
+        assert len(plan) == [0, 1, 1][version], plan
+        time = "kafka_timestamp < '2023-11-14T22:13:20.100+00:00'"
+        assert table.scan(row_filter=time).to_arrow().num_rows == 200
+    print(f"{location}: the same rows with PyIceberg in all three versions")
+
+
 def main(files):
+    if files[:1] == [pathlib.Path("table")]:
+        check_table([str(location) for location in sys.argv[2:]])
+        return
     for file in files or [GOLDEN]:
         seen = {read.__name__: read(file) for read in (with_duckdb, with_pyarrow, with_polars)}
         expected = expected_rows() if file == GOLDEN else seen["with_duckdb"]
