@@ -84,10 +84,10 @@ use flush::upload::Uploader;
 use flush::{Inbox, ServiceParts};
 use peer::Peers;
 use peer::client::Us;
-use read::Reader;
 use read::blocks::Blocks;
 use read::objects::Objects;
 use read::shelf::Shelf;
+use read::{Limits, Reader};
 use tail::Tail;
 use wal::{Recovery, Wal};
 
@@ -206,7 +206,7 @@ impl Cache {
             parts.retries.clone(),
             metrics.clone(),
         );
-        let shelf = Shelf::open(&config, &parts.cluster).await;
+        let shelf = Shelf::open(&config, &parts.cluster, peers.is_some()).await;
         let blocks = Blocks::new(objects, shelf, peers.clone(), metrics.clone());
         let reader = Reader::new(
             parts.broker,
@@ -214,7 +214,7 @@ impl Cache {
             Arc::clone(&tail),
             Arc::clone(&blocks),
             peers,
-            far_behind(&config),
+            Limits::of(config.block_memory_bytes),
             metrics.clone(),
         );
         let mut recovery = recover(&config, &parts).await?;
@@ -368,11 +368,6 @@ impl Cache {
     pub fn stats(&self) -> Stats {
         self.shared.metrics.stats()
     }
-}
-
-/// How many bytes before a reader make it one that is far behind: a quarter of what can be kept.
-fn far_behind(config: &Config) -> u64 {
-    config.block_memory_bytes as u64 / 4
 }
 
 /// Reads what the state expects of the logs of earlier registrations.

@@ -14,3 +14,4 @@ mod raw;
 mod recover;
 mod server;
 mod wire;
+mod zone;

@@ -90,7 +90,8 @@ impl Link {
         &self.address
     }
 
-    /// Asks, and waits for the reply until the deadline.
+    /// Asks, and waits for the reply until the deadline. Also answers whether the other side had to
+    /// work for it.
     ///
     /// # Cancel safety
     /// Dropping the future is safe; a reply that still comes is thrown away.
@@ -98,7 +99,7 @@ impl Link {
         &self,
         request: &Request,
         deadline: Instant,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<(Reply, bool), CallError> {
         let work = async {
             let _slot = self.calls.acquire().await;
             let down = |error: io::Error| CallError::Down(format!("{}: {error}", self.address));
@@ -217,7 +218,7 @@ impl Connection {
         }
     }
 
-    async fn call(&self, request: &Request) -> Result<Reply, Lost> {
+    async fn call(&self, request: &Request) -> Result<(Reply, bool), Lost> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         // Room for all replies that a request can have: the reader never waits for a call.
         let (sender, mut replies) = mpsc::channel(2);
@@ -236,12 +237,12 @@ impl Connection {
         if self.frames.send(request.frame(id)).await.is_err() {
             return Err(Lost::Broken);
         }
-        let mut heard = false;
+        let mut works = false;
         loop {
             let reply = tokio::select! {
                 biased;
                 reply = replies.recv() => reply,
-                () = tokio::time::sleep(SILENCE), if !heard => {
+                () = tokio::time::sleep(SILENCE), if !works => {
                     if !received.has_changed().unwrap_or(false) {
                         // Nobody shall wait on this connection again.
                         self.shared.close();
@@ -252,8 +253,8 @@ impl Connection {
                 }
             };
             match reply {
-                Some(Reply::Working) => heard = true,
-                Some(reply) => return Ok(reply),
+                Some(Reply::Working) => works = true,
+                Some(reply) => return Ok((reply, works)),
                 None => return Err(Lost::Broken),
             }
         }

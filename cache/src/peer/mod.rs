@@ -122,7 +122,7 @@ impl Peers {
                     start: start + u64::from(at),
                     length,
                 };
-                let bytes = self.ask(gateway, &request, deadline).await?;
+                let (bytes, _) = self.ask(gateway, &request, deadline).await?;
                 if bytes.len() != length as usize {
                     let what = format!("{} bytes instead of {length}", bytes.len());
                     return Err(PeerError::Failed(what));
@@ -173,14 +173,18 @@ impl Peers {
     ) -> Result<Bytes, PeerError> {
         let began = Instant::now();
         let request = Request::Block { id, block, scan };
-        let bytes = self.ask(owner, &request, began + BLOCK_PATIENCE).await?;
-        self.hedge.lock().record(began.elapsed());
+        let (bytes, fetched) = self.ask(owner, &request, began + BLOCK_PATIENCE).await?;
+        if fetched {
+            let mut hedge = self.hedge.lock();
+            hedge.begin();
+            hedge.record(began.elapsed());
+        }
         Ok(bytes)
     }
 
     /// How long to wait for a block before the store is asked too.
     pub(crate) fn patience(&self) -> Duration {
-        self.hedge.lock().begin()
+        self.hedge.lock().delay()
     }
 
     /// Whether the store may be asked too.
@@ -193,7 +197,7 @@ impl Peers {
         gateway: &Gateway,
         request: &Request,
         deadline: Instant,
-    ) -> Result<Bytes, PeerError> {
+    ) -> Result<(Bytes, bool), PeerError> {
         if gateway.address.is_empty() || self.is_suspect(gateway) {
             return Err(PeerError::Failed(format!(
                 "broker {} cannot be reached",
@@ -201,13 +205,13 @@ impl Peers {
             )));
         }
         let error = match self.link(gateway).call(request, deadline).await {
-            Ok(Reply::Bytes(bytes)) => {
+            Ok((Reply::Bytes(bytes), works)) => {
                 self.metrics.peer_bytes.inc_by(bytes.len() as u64);
-                return Ok(bytes);
+                return Ok((bytes, works));
             }
-            Ok(Reply::NotHere) => return Err(PeerError::NotHere),
-            Ok(Reply::Failed(reason)) => reason,
-            Ok(Reply::Working) => "it is still at work".to_owned(),
+            Ok((Reply::NotHere, _)) => return Err(PeerError::NotHere),
+            Ok((Reply::Failed(reason), _)) => reason,
+            Ok((Reply::Working, _)) => "it is still at work".to_owned(),
             Err(CallError::Slow) => CallError::Slow.to_string(),
             Err(CallError::Down(reason)) => {
                 self.suspect(gateway, &reason);

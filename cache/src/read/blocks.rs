@@ -5,7 +5,7 @@
 //!                                         └─► flight of the stripe ─► one GET ─► shelf
 //! ```
 //!
-//! A *stripe* is four adjacent blocks: what one GET fetches, and what has an owner. A block is what
+//! A *stripe* is five adjacent blocks: what one GET fetches, and what has an owner. A block is what
 //! is kept, and what travels between gateways. Whoever wants a block that is on its way waits for
 //! that flight, here and at the owner, so while all is well a stripe is fetched once for its zone.
 //! An owner that is down is passed over at once, one that is slow is raced with a GET, within a

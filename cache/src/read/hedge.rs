@@ -63,6 +63,11 @@ impl Hedge {
         }
     }
 
+    /// How long to wait before a second request.
+    pub(crate) fn delay(&self) -> Duration {
+        self.delay
+    }
+
     /// A request goes out: how long to wait before a second one.
     pub(crate) fn begin(&mut self) -> Duration {
         self.saved = (self.saved + SHARE).min(SAVED_MAX);

@@ -60,9 +60,6 @@ const COLD_EXTENTS_MAX: usize = 16;
 /// The most extents of another gateway's log that are asked for at once.
 const PEER_EXTENTS_MAX: usize = 16;
 
-/// How much is fetched ahead for a reader that is far behind, in bytes of its partition.
-const WINDOW: u64 = 8 << 20;
-
 /// Whose blocks come first where there is not room for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -124,6 +121,27 @@ pub struct Read {
     pub next: Offset,
 }
 
+/// What readers may do with the memory for blocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A reader with more bytes of its partition before it than this is far behind.
+    far: u64,
+    /// How much is fetched ahead for such a reader, in bytes of its partition.
+    window: u64,
+}
+
+impl Limits {
+    /// Those for so many bytes of memory.
+    pub(crate) fn of(memory: usize) -> Self {
+        let memory = memory as u64;
+        Self {
+            far: memory / 4,
+            // There are many of them: what is fetched too early is gone when it is wanted.
+            window: (memory / 32).clamp(1 << 20, 8 << 20),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Reader {
     broker: BrokerId,
@@ -132,8 +150,7 @@ pub(crate) struct Reader {
     blocks: Arc<Blocks>,
     peers: Option<Arc<Peers>>,
     places: Places,
-    /// A reader with more bytes before it than this is far behind.
-    far: u64,
+    limits: Limits,
     metrics: Metrics,
 }
 
@@ -173,7 +190,7 @@ impl Reader {
         tail: Arc<Tail>,
         blocks: Arc<Blocks>,
         peers: Option<Arc<Peers>>,
-        far: u64,
+        limits: Limits,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -183,7 +200,7 @@ impl Reader {
             blocks,
             peers,
             places: Places::default(),
-            far,
+            limits,
             metrics,
         }
     }
@@ -431,7 +448,7 @@ impl Reader {
         let behind = u128::from(between(from, bounds.high_watermark))
             * u128::from(extent.location.length())
             / u128::from(records);
-        match behind > u128::from(self.far) {
+        match behind > u128::from(self.limits.far) {
             true => Class::Far,
             false => Class::Near,
         }
@@ -439,7 +456,8 @@ impl Reader {
 
     /// Has the next blocks of a partition fetched, for a reader that goes on at `next`.
     fn read_ahead(&self, partition: TopicPartition, next: Offset) {
-        let mut extents = self.locate(partition, next, WINDOW);
+        let window = self.limits.window;
+        let mut extents = self.locate(partition, next, window);
         extents.truncate(COLD_EXTENTS_MAX);
         let Some(first) = extents.first() else {
             return;
@@ -452,7 +470,7 @@ impl Reader {
             }
             Location::Wal { .. } | Location::Lost => 0,
         };
-        for run in plan(&extents, skip, WINDOW, |id| self.tail.segment(id).is_some()) {
+        for run in plan(&extents, skip, window, |id| self.tail.segment(id).is_some()) {
             self.blocks.prefetch(run, Class::Far);
         }
     }

@@ -8,9 +8,10 @@ use frazil_core::{Extent, Location, SegmentId};
 
 /// Bytes of a block (1 MiB); the last one of an object is shorter.
 pub(crate) const BLOCK_BYTES: u64 = 1 << 20;
-/// Adjacent blocks that one GET fetches (4 MiB). Fewer bytes would cost more GETs, and more of them
-/// memory and time: 4 MiB take some 50 ms on one connection of S3.
-pub(crate) const STRIPE_BLOCKS: u32 = 4;
+/// Adjacent blocks that one GET fetches (5 MiB). A segment that is full has 8 MiB and a bit more: of
+/// 4 MiB each it would be three, the last of a few bytes. Fewer bytes would cost more GETs, and more
+/// of them memory and time: 5 MiB take some 60 ms on one connection of S3.
+pub(crate) const STRIPE_BLOCKS: u32 = 5;
 
 /// Adjacent blocks of one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,17 @@
 //! Where blocks are kept: in memory, and perhaps on disk.
 //!
 //! ```text
-//!               memory: near, the rest     disk
-//! fetched        near │ far                 yes     by the owner, with a GET
-//! copied              │ yes                 no      from another gateway of the zone
+//!               memory                     disk
+//! fetched       near │ far                 yes      by the owner, with a GET
+//! copied        a quarter of its own       no       from another gateway of the zone
 //! ```
 //!
-//! What readers near the end of the log want has up to three quarters of the memory to itself;
-//! everything else has what is left and makes room first. A scan through old records therefore
-//! evicts other scans' blocks and copies, which cost no GET to get again, and never what everybody
-//! reads. Copies are not written to disk: the owner's disk has the block.
+//! Of what was fetched, that which readers near the end of the log want has up to three quarters of
+//! the memory to itself; the rest has what is left and makes room first. A scan through old records
+//! therefore evicts other scans' blocks, and never what everybody reads. Copies evict only copies:
+//! they cost no GET to get again, so they shall not take the place of what does. If all gateways
+//! kept what each reads, the zone would have room for no more than one of them. Copies are not
+//! written to disk: the owner's disk has the block.
 //!
 //! A disk that is full or fails costs the blocks on it, and nothing else.
 
@@ -29,6 +31,8 @@ use crate::config::{BlockDisk, Config};
 
 /// The share of the memory that blocks near the end may have.
 const NEAR_SHARE: f64 = 0.75;
+/// Which part of the memory is for copies, if there may be any.
+const COPIES: usize = 4;
 /// Memory that the disk part needs for blocks on their way.
 const DISK_MEMORY: usize = 1 << 20;
 
@@ -76,14 +80,16 @@ impl Code for Key {
 /// See the module.
 pub(crate) struct Shelf {
     memory: Cache<Key, Bytes>,
+    copies: Option<Cache<Key, Bytes>>,
     disk: Option<HybridCache<Key, Bytes>>,
     /// The disk has failed and is not used any more.
     disk_is_off: AtomicBool,
 }
 
 impl Shelf {
-    /// Opens the cache. If its disk cannot be used it does without, and says so.
-    pub(crate) async fn open(config: &Config, cluster: &str) -> Self {
+    /// Opens the cache. If its disk cannot be used it does without, and says so. `shared`: whether
+    /// there may be copies.
+    pub(crate) async fn open(config: &Config, cluster: &str, shared: bool) -> Self {
         let mut disk = None;
         if let Some(wanted) = &config.block_disk {
             match open_disk(wanted, cluster).await {
@@ -94,16 +100,11 @@ impl Shelf {
                 }
             }
         }
-        let memory = CacheBuilder::new(config.block_memory_bytes)
-            .with_name("blocks")
-            .with_shards(4)
-            .with_eviction_config(LruConfig {
-                high_priority_pool_ratio: NEAR_SHARE,
-            })
-            .with_weighter(|_, block: &Bytes| block.len())
-            .build();
+        let bytes = config.block_memory_bytes;
+        let for_copies = if shared { bytes / COPIES } else { 0 };
         Self {
-            memory,
+            memory: memory("blocks", bytes - for_copies),
+            copies: shared.then(|| memory("copies of blocks", for_copies)),
             disk,
             disk_is_off: AtomicBool::new(false),
         }
@@ -136,13 +137,15 @@ impl Shelf {
 
     /// A block, if it is in memory.
     pub(crate) fn in_memory(&self, key: &Key) -> Option<Bytes> {
-        let entry = self.memory.get(key);
+        let copy = || self.copies.as_ref()?.get(key);
+        let entry = self.memory.get(key).or_else(copy);
         entry.map(|entry| entry.value().clone())
     }
 
     /// Whether a block is in memory; this is no use of it.
     pub(crate) fn has_in_memory(&self, key: &Key) -> bool {
-        self.memory.contains(key)
+        let copied = || self.copies.as_ref().is_some_and(|all| all.contains(key));
+        self.memory.contains(key) || copied()
     }
 
     /// Keeps a block that was fetched from the store.
@@ -156,12 +159,17 @@ impl Shelf {
 
     /// Keeps a copy of a block that another gateway has.
     pub(crate) fn copied(&self, key: Key, bytes: Bytes) {
-        self.remember(key, bytes, Class::Far);
+        if let Some(copies) = &self.copies {
+            drop(copies.insert(key, bytes));
+        }
     }
 
     /// Drops a damaged block.
     pub(crate) fn forget(&self, key: &Key) {
         drop(self.memory.remove(key));
+        if let Some(copies) = &self.copies {
+            drop(copies.remove(key));
+        }
         if let Some(disk) = self.disk() {
             disk.remove(key);
         }
@@ -175,6 +183,18 @@ impl Shelf {
         let properties = CacheProperties::default().with_hint(hint);
         drop(self.memory.insert_with_properties(key, bytes, properties));
     }
+}
+
+fn memory(name: &'static str, bytes: usize) -> Cache<Key, Bytes> {
+    CacheBuilder::new(bytes)
+        .with_name(name)
+        // Few large entries: they would not be even, and nobody waits for a lock for long.
+        .with_shards(1)
+        .with_eviction_config(LruConfig {
+            high_priority_pool_ratio: NEAR_SHARE,
+        })
+        .with_weighter(|_, block: &Bytes| block.len())
+        .build()
 }
 
 async fn open_disk(disk: &BlockDisk, cluster: &str) -> foyer::Result<HybridCache<Key, Bytes>> {
@@ -219,7 +239,7 @@ mod tests {
             block_memory_bytes: 64 * MIB,
             ..Config::remote()
         };
-        let shelf = Shelf::open(&config, "cluster").await;
+        let shelf = Shelf::open(&config, "cluster", true).await;
         let block = Bytes::from(vec![0; MIB]);
         for number in 0..24 {
             shelf.fetched(key(number), block.clone(), Class::Near);
@@ -228,10 +248,18 @@ mod tests {
             shelf.fetched(key(number), block.clone(), Class::Far);
             shelf.copied(key(10_000 + number), block.clone());
         }
-        let there = (0..24).filter(|n| shelf.has_in_memory(&key(*n))).count();
+        let in_memory = |n: &u64| shelf.has_in_memory(&key(*n));
+        let there = (0..24).filter(in_memory).count();
         assert_eq!(there, 24);
-        let scanned = (1000..2000).filter(|n| shelf.has_in_memory(&key(*n)));
-        assert!(scanned.count() > 4, "what is left is theirs");
+        let scanned = (1000..2000).filter(in_memory).count();
+        assert!(scanned > 4, "what is left is theirs");
+        let copied = (11_000..12_000).filter(in_memory).count();
+        assert!((10..=16).contains(&copied), "{copied} copies");
+        for number in 20_000..21_000 {
+            shelf.copied(key(number), block.clone());
+        }
+        let still = (1000..2000).filter(in_memory).count();
+        assert_eq!(still, scanned, "copies evict only copies");
         // What is near makes room for what is near.
         for number in 100..300 {
             shelf.fetched(key(number), block.clone(), Class::Near);

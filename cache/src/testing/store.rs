@@ -39,7 +39,7 @@ pub(crate) struct Weather {
     pub(crate) flipped: u64,
     /// A GET does not find what is there.
     pub(crate) missed: u64,
-    /// A GET is not answered for a minute.
+    /// No percentage: of so many GETs one is not answered for a minute; 0: none.
     pub(crate) stuck: u64,
     /// A request takes up to so long.
     pub(crate) latency: Duration,
@@ -179,10 +179,11 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
+        let mut number = 0;
         let weather = if head {
             Weather::default()
         } else {
-            self.gets.fetch_add(1, Ordering::Relaxed);
+            number = self.gets.fetch_add(1, Ordering::Relaxed) + 1;
             self.arrive(path).await?
         };
         if self.chance(weather.missed) {
@@ -191,7 +192,7 @@ impl ObjectStore for FaultyStore {
                 source: "404 NoSuchKey".into(),
             });
         }
-        if self.chance(weather.stuck) {
+        if number > 0 && weather.stuck > 0 && number.is_multiple_of(weather.stuck) {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
         let mut result = self.objects.get_opts(path, options).await?;

@@ -198,7 +198,8 @@ fn scripted(answer: impl Fn(u64, Request) -> Vec<u8> + Send + Sync + 'static) ->
 
 #[tokio::test(start_paused = true)]
 async fn ownership_follows_those_that_are_live() {
-    let world = world_with(40, true).await;
+    let mut world = world_with(40, true).await;
+    world.config.block_memory_bytes = 256 * MIB;
     let first = world.start_gateway(BrokerId(1), None).await;
     let second = world.start_gateway(BrokerId(2), None).await;
     let draining = |live| {
@@ -225,13 +226,14 @@ async fn a_get_that_is_stuck_is_sent_again_within_a_budget() {
     let node = world.start().await;
     world.store.set(Weather {
         latency: Duration::from_millis(50),
-        stuck: 5,
+        stuck: 15,
         ..Weather::default()
     });
     let before = Instant::now();
     read_all(&world, &node).await;
     let stats = node.cache.stats();
-    assert!(stats.gets_hedged > 0, "{stats:?}");
+    // Every one that is stuck, as long as the budget lasts.
+    assert!(stats.gets_hedged >= 2, "{stats:?}");
     assert!(stats.gets_hedged <= 1 + stats.gets / 20, "{stats:?}");
     assert!(
         before.elapsed() < Duration::from_secs(30),
@@ -255,8 +257,7 @@ async fn a_get_that_is_stuck_is_sent_again_within_a_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_far_behind_evicts_nothing_that_others_read_near_the_end() {
-    let mut world = world_with(120, true).await;
-    world.config.block_memory_bytes = 32 * MIB;
+    let world = world_with(120, true).await;
     let node = world.start_gateway(BROKER, None).await;
     let end = world.quorum.end(partition(0)).0;
     let near = || async {
@@ -313,7 +314,7 @@ async fn what_a_reader_far_behind_reads_next_is_on_its_way() {
     // Not more than the window is fetched ahead.
     let stats = node.cache.stats();
     assert!(
-        stats.get_bytes <= (32 + 8 + 2 * 4) * MIB as u64,
+        stats.get_bytes <= (32 + 2 + 2 * 5) * MIB as u64,
         "{stats:?}"
     );
 }
