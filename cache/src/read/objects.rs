@@ -25,8 +25,9 @@ use crate::config::Config;
 use crate::flush::upload::object_path;
 use crate::metrics::Metrics;
 
-/// After this time a request is taken for lost.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this time a request is taken for lost. Half of what a read may take, so that one that is
+/// lost does not fail the read.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For so long an object that the index names is looked for. Stores have answered 404 for what
 /// was there.
 const MISSING_PATIENCE: Duration = Duration::from_secs(2);
