@@ -470,7 +470,18 @@ impl Service {
         let now = self.now();
         let effects = match committed {
             Committed::Done(outcome) => self.pipeline.committed(&outcome),
-            Committed::Unknown { reason, wal } => self.pipeline.commit_unknown(&reason, &wal, now),
+            Committed::Unknown { reason, wal } => {
+                let effects = self.pipeline.commit_unknown(&reason, &wal, now);
+                // What has not moved is in the open segment now, behind the seals that are waited
+                // for.
+                if !self.flushes.is_empty() {
+                    let seal = self.pipeline.flush();
+                    for (awaited, _) in &mut self.flushes {
+                        *awaited = seal.max(*awaited);
+                    }
+                }
+                effects
+            }
             Committed::Fenced { reason, unknown } => {
                 error!(%reason, "this node has been superseded and can commit nothing any more");
                 let effects = self.pipeline.fenced(&reason, unknown);

@@ -481,6 +481,20 @@ async fn after_an_unknown_commit_the_log_holds_what_the_state_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn draining_waits_for_what_an_unknown_commit_has_left_in_the_log() {
+    for mishap in [Mishap::Lost, Mishap::Unanswered, Mishap::Late] {
+        let world = World::new(1);
+        let node = world.start().await;
+        node.append(0, LOCAL).await.await.unwrap();
+        // Of the commit that moves it.
+        world.quorum.happen([mishap]);
+        node.cache.drain().await;
+        assert!(world.quorum.wal_extents(BROKER).is_empty(), "{mishap:?}");
+        node.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn repeated_batches_take_of_the_log_until_their_segment_is_settled() {
     let mut world = World::new(1);
     world.config.wal = Some(WalConfig {
