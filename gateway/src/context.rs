@@ -17,6 +17,7 @@ use crate::drain::Drain;
 use crate::frames::Memory;
 use crate::group::Groups;
 use crate::topic_configs::TopicConfigs;
+use crate::zones::Zones;
 use crate::{Config, Metrics};
 
 /// What the composition root gives a gateway.
@@ -59,6 +60,8 @@ pub struct Ctx {
     pub metrics: Metrics,
     /// Whether it is leaving.
     pub drain: Drain,
+    /// Where clients are.
+    pub(crate) zones: Zones,
     /// Settings of topics, resolved.
     pub(crate) topic_configs: TopicConfigs,
     /// Bytes of requests that may be in memory.
@@ -89,6 +92,7 @@ impl Ctx {
             ids: parts.ids,
             metrics,
             drain: Drain::default(),
+            zones: Zones::default(),
             topic_configs: TopicConfigs::new(config.broker_settings.clone()),
             request_memory: Memory::new(config.requests_in_flight_bytes_max),
             fetch_memory: Arc::new(Semaphore::new(config.fetches_in_flight_bytes_max)),

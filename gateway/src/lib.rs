@@ -31,6 +31,7 @@ mod testing;
 mod topic_configs;
 pub mod versions;
 pub mod wire;
+mod zones;
 
 pub use config::Config;
 pub use context::{ConnInfo, Ctx, Header, Parts};

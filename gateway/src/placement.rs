@@ -17,9 +17,25 @@ pub fn leader<'a>(brokers: &'a [Broker], partition: &TopicPartition) -> Option<&
     winner(brokers, seed)
 }
 
-/// The brokers reported as replicas, the leader first: `wanted`, or all live ones if fewer.
-pub fn replicas(brokers: &[Broker], partition: &TopicPartition, wanted: i16) -> Vec<i32> {
-    let Some(leader) = leader(brokers, partition) else {
+/// The brokers that may lead for a client in this zone: those in it, or all if there are none.
+pub fn near(brokers: &[Broker], zone: Option<&str>) -> Vec<Broker> {
+    let in_zone = |broker: &&Broker| zone.is_some() && broker.rack.as_deref() == zone;
+    let near: Vec<Broker> = brokers.iter().filter(in_zone).cloned().collect();
+    match near.is_empty() {
+        true => brokers.to_vec(),
+        false => near,
+    }
+}
+
+/// The brokers reported as replicas: the leader among those that are `near`, and then others,
+/// `wanted` in all, or all live ones if fewer.
+pub fn replicas(
+    brokers: &[Broker],
+    near: &[Broker],
+    partition: &TopicPartition,
+    wanted: i16,
+) -> Vec<i32> {
+    let Some(leader) = leader(near, partition) else {
         return Vec::new();
     };
     let start = brokers
@@ -101,6 +117,30 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_has_leaders_of_its_own_while_it_has_brokers() {
+        let mut all = brokers(&[1, 2, 3, 4]);
+        for (broker, zone) in all.iter_mut().zip(["a", "a", "b", "b"]) {
+            broker.rack = Some(zone.to_owned());
+        }
+        let ids = |zone| -> Vec<i32> { near(&all, zone).iter().map(|b| b.id.0).collect() };
+        assert_eq!(ids(Some("a")), [1, 2]);
+        assert_eq!(ids(Some("b")), [3, 4]);
+        assert_eq!(ids(Some("c")), [1, 2, 3, 4]);
+        assert_eq!(ids(None), [1, 2, 3, 4]);
+        let mut counts = [0; 5];
+        for partition in partitions() {
+            let near = near(&all, Some("b"));
+            let replicas = replicas(&all, &near, &partition, 3);
+            assert_eq!(replicas.len(), 3);
+            counts[replicas[0] as usize] += 1;
+        }
+        assert_eq!(counts[..3], [0; 3]);
+        for count in &counts[3..] {
+            assert!((1_350..1_650).contains(count), "{counts:?}");
+        }
+    }
+
+    #[test]
     fn only_what_a_lost_broker_led_moves() {
         let before = brokers(&[1, 2, 3, 4]);
         let after = brokers(&[1, 2, 4]);
@@ -122,13 +162,13 @@ mod tests {
         let brokers = brokers(&[1, 2, 3]);
         for partition in partitions().take(50) {
             for wanted in [1, 2, 3, 7] {
-                let replicas = replicas(&brokers, &partition, wanted);
+                let replicas = replicas(&brokers, &brokers, &partition, wanted);
                 assert_eq!(replicas.len(), wanted.min(3) as usize);
                 assert_eq!(replicas[0], leader(&brokers, &partition).unwrap().id.0);
                 let distinct: std::collections::BTreeSet<_> = replicas.iter().collect();
                 assert_eq!(distinct.len(), replicas.len());
             }
         }
-        assert!(replicas(&[], &partitions().next().unwrap(), 1).is_empty());
+        assert!(replicas(&[], &[], &partitions().next().unwrap(), 1).is_empty());
     }
 }

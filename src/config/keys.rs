@@ -97,7 +97,7 @@ keys! {
         data_dir: PathBuf as PathText = "data.dir", "./frazil-data",
             "Directory for the write-ahead log, the quorum's log and the disk cache; created if missing.";
         rack: Option<String> as OptText = "broker.rack", "",
-            "The zone this node is in, as Kafka clients see it; the gateways of a zone share what they fetch.";
+            "The zone this node is in: its gateways share what they fetch, and clients that say theirs (client.rack of consumers, or zone=ZONE in any client.id) are led to them.";
         shutdown_deadline: Duration as Ms = "shutdown.deadline.ms", "10000",
             "How long a node that was asked to stop may take to send its clients elsewhere and finish what it has begun.";
         drain_notice_file: Option<String> as OptText = "drain.notice.file", "",

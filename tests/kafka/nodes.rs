@@ -46,10 +46,17 @@ impl Cluster {
 
     /// A gateway without an id of its own.
     pub(crate) fn nameless(&self) -> Server {
+        self.nameless_with(&[])
+    }
+
+    /// The same, with further settings.
+    fn nameless_with(&self, further: &[&str]) -> Server {
         let store = format!("store.url=file:{}", self.bucket.path().display());
         let voters = format!("controller.quorum.voters=1@{}", self.peers);
         let peers = format!("peer.listen={}", free_address());
-        Server::with(&["roles=gateway", &store, &voters, &peers])
+        let mut all = vec!["roles=gateway", &store, &voters, &peers];
+        all.extend(further);
+        Server::with(&all)
     }
 
     pub(crate) fn gateway(&self, id: u32) -> Server {
@@ -249,5 +256,57 @@ async fn records_in_the_log_of_one_gateway_are_read_through_another() {
             }
         }
         assert!(peer_reads() > 0, "{}", other.log());
+    }
+}
+
+/// The leaders of a topic's partitions, as this client is told now.
+fn leaders(client: &rdkafka::consumer::BaseConsumer, topic: &str) -> Vec<i32> {
+    use rdkafka::consumer::Consumer;
+    let metadata = client.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let partitions = metadata.topics()[0].partitions().iter();
+    partitions.map(|partition| partition.leader()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_says_its_zone_is_led_to_a_gateway_in_it() {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    let cluster = Cluster::new();
+    let _voter = cluster.voter(&[]);
+    let here = cluster.nameless_with(&["broker.rack=here"]);
+    let there = cluster.nameless_with(&["broker.rack=there"]);
+    there.create_topic("spread", 16, &[]).await;
+    let client = |client_id: &str, rack: &str| -> BaseConsumer {
+        let mut config = here.client();
+        config
+            .set("group.id", "unused")
+            .set("client.id", client_id)
+            .set("client.rack", rack)
+            .set("topic.metadata.refresh.interval.ms", "-1");
+        config.create().unwrap()
+    };
+    let mut both = leaders(&client("app", ""), "spread");
+    both.sort_unstable();
+    both.dedup();
+    assert_eq!(both, [1001, 1002]);
+    for (client_id, id) in [("app,zone=here", 1001), ("app,zone=there", 1002)] {
+        assert_eq!(leaders(&client(client_id, ""), "spread"), [id; 16]);
+    }
+    // Where no gateway is, all are as good.
+    let nowhere = leaders(&client("app,zone=nowhere", ""), "spread");
+    assert!(nowhere.contains(&1001) && nowhere.contains(&1002));
+
+    // A consumer says it when it fetches.
+    assert_eq!(send(&here, "spread", "one").await, 0);
+    let consumer = client("consumer", "there");
+    let mut all = rdkafka::TopicPartitionList::new();
+    for partition in 0..16 {
+        all.add_partition_offset("spread", partition, Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&all).unwrap();
+    assert_eq!(next(&consumer).payload(), Some(&b"one"[..]));
+    let start = Instant::now();
+    while leaders(&consumer, "spread") != [1002; 16] {
+        assert!(start.elapsed() < PATIENCE, "its zone is not known");
     }
 }

@@ -14,6 +14,11 @@
 //! `max_wait`. What was read stays read, as extents are immutable; the next round goes on behind
 //! it. An error of any partition is answered at once.
 //!
+//! # Zones
+//! The client's rack is remembered for its next Metadata. No preferred read replica is answered: the
+//! Java consumer follows it only to a broker that Metadata lists among the partition's replicas, and
+//! asks again otherwise, without getting any records meanwhile.
+//!
 //! Sources: KIP-74 (limits), KIP-320 (epochs), KIP-392, KIP-516 (topic ids).
 
 mod plan;
@@ -59,6 +64,9 @@ pub(crate) async fn handle(
     version: i16,
 ) -> Response {
     let read_committed = request.isolation_level == READ_COMMITTED;
+    let client_id = header.client_id.as_deref().unwrap_or_default();
+    ctx.zones
+        .learn(conn.peer.ip(), client_id, request.rack_id.as_str());
     if request.session_id != 0 {
         // We never gave out an id. The client starts over with a full request.
         let response = FetchResponse {

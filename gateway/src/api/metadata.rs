@@ -1,6 +1,7 @@
 //! Metadata (key 3): brokers, topics, and who "leads" each partition.
 //!
-//! Any gateway serves any partition, so the leader is whom [`placement`] says. Replicas are for
+//! Any gateway serves any partition, so the leader is whom [`placement`] says, among the gateways of
+//! the client's zone if both are known ([`zones`](crate::zones)). Replicas are for
 //! show: as many distinct live brokers as the topic's replication factor, or all.
 //!
 //! A topic that is named and not in the image may have been created a moment ago through another
@@ -30,8 +31,8 @@ const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 /// Answers brokers and topics, creating named topics if both sides want that.
 pub(crate) async fn handle(
     ctx: &Ctx,
-    _conn: &ConnInfo,
-    _header: &Header,
+    conn: &ConnInfo,
+    header: &Header,
     request: MetadataRequest,
     version: i16,
 ) -> MetadataResponse {
@@ -48,10 +49,13 @@ pub(crate) async fn handle(
     };
     // After the topics: whoever created one was alive.
     let brokers = ctx.catalog.brokers();
+    let client_id = header.client_id.as_deref().unwrap_or_default();
+    let zone = ctx.zones.of(conn.peer.ip(), client_id);
+    let near = placement::near(&brokers, zone.as_deref());
     let topics = found
         .into_iter()
         .map(|found| match found {
-            Found::Topic(topic) => topic_response(&topic, &brokers, version),
+            Found::Topic(topic) => topic_response(&topic, (&brokers, &near), version),
             Found::Not { name, id, code } => {
                 ctx.metrics.error(ApiKey::Metadata, code);
                 let response = MetadataResponseTopic::default()
@@ -158,7 +162,10 @@ async fn auto_create(ctx: &Ctx, name: TopicName) -> Result<Arc<Topic>, Code> {
     }
 }
 
-fn topic_response(topic: &Topic, brokers: &[Broker], version: i16) -> MetadataResponseTopic {
+/// All brokers, and those that may lead for the client.
+type Brokers<'a> = (&'a [Broker], &'a [Broker]);
+
+fn topic_response(topic: &Topic, brokers: Brokers<'_>, version: i16) -> MetadataResponseTopic {
     let partitions = (0..topic.partitions)
         .map(|index| partition_response(topic, index, brokers))
         .collect();
@@ -176,9 +183,13 @@ fn topic_response(topic: &Topic, brokers: &[Broker], version: i16) -> MetadataRe
     }
 }
 
-fn partition_response(topic: &Topic, index: i32, brokers: &[Broker]) -> MetadataResponsePartition {
+fn partition_response(
+    topic: &Topic,
+    index: i32,
+    (brokers, near): Brokers<'_>,
+) -> MetadataResponsePartition {
     let partition = TopicPartition::new(topic.id, index);
-    let replicas: Vec<_> = placement::replicas(brokers, &partition, topic.replication_factor)
+    let replicas: Vec<_> = placement::replicas(brokers, near, &partition, topic.replication_factor)
         .into_iter()
         .map(kafka::BrokerId)
         .collect();
