@@ -222,8 +222,11 @@ impl Node {
         }
         let mut at = self.base;
         for child in &self.children {
-            if child.base != at || child.base >= child.end || child.level > LEVEL_MAX {
+            if child.base != at || child.base >= child.end {
                 return Err("a node's range");
+            }
+            if child.level >= self.level {
+                return Err("a node's level");
             }
             at = child.end;
         }

@@ -335,6 +335,24 @@ fn damage_is_refused() {
     );
 }
 
+/// Else a root above it would be deeper than any may be, and a chain of nodes need not end.
+#[test]
+fn a_node_below_is_of_a_lower_level() {
+    let mut root = Node::decode(&golden("table-manifest-root-v1.bin")).unwrap();
+    assert_eq!(root.level, 1);
+    for (level, expected) in [
+        (0, Ok(())),
+        (1, Err("a node's level")),
+        (8, Err("a node's level")),
+    ] {
+        root.children[0].level = level;
+        assert_eq!(
+            Node::decode(&crate::framed(MAGIC, &root)).map(drop),
+            expected
+        );
+    }
+}
+
 #[test]
 fn manifests_are_written_as_ever() {
     let mut editor = Editor::shaped(PARTITION, None, Offset(100), ObjectId::new(8, 2), SMALL);
