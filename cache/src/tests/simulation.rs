@@ -58,8 +58,9 @@ impl Producer {
     /// A batch that carries its number, with a valid checksum.
     fn batch(&self, number: u64) -> (frazil_core::ports::BatchInfo, Bytes) {
         let size = match self.below(20) {
-            0 => 12_000,
-            1..4 => 2_000,
+            // Large enough for several files of the log.
+            0..4 => 12_000,
+            4..7 => 2_000,
             _ => 40,
         };
         let (info, bytes) = batch_of(1 + self.below(3) as u32, size, 0);

@@ -45,6 +45,9 @@ impl Oracle {
 
     /// After every command.
     pub(super) fn applied(&mut self, (state, envelope, _): Applied<'_>) {
+        if let Command::Heartbeat { .. } = envelope.command {
+            return;
+        }
         let live: BTreeSet<SegmentId> = state.live_segments().collect();
         for id in live.difference(&self.live) {
             // I33: what is referred to exists; and what was retired never comes back.
@@ -95,15 +98,21 @@ impl Oracle {
         }
     }
 
-    /// When everything has come to rest: what is in the store is what is referred to.
-    pub(super) fn at_rest(&self) {
-        let referred: BTreeSet<Path> = self
-            .live
-            .iter()
-            .map(|id| object(&self.prefix, *id))
-            .collect();
-        let there: BTreeSet<Path> = self.objects.keys().cloned().collect();
-        assert_eq!(there, referred, "in the store, and referred to");
+    /// When everything has come to rest: what is in the store is what is referred to, and with
+    /// `pending` what a gateway may still commit if it ever comes back.
+    pub(super) fn at_rest(&self, state: &State, pending: bool) {
+        for id in &self.live {
+            let path = object(&self.prefix, *id);
+            assert!(self.objects.contains_key(&path), "{id} is not in the store");
+        }
+        for path in self.objects.keys() {
+            let id = SegmentId::from_object_key(path.as_ref()).expect("a segment");
+            match state.segment(id) {
+                SegmentStatus::Live => {}
+                SegmentStatus::Pending if pending => {}
+                other => panic!("{id} is {other:?}, and still in the store"),
+            }
+        }
     }
 }
 
