@@ -1,6 +1,8 @@
 //! Voters, observers and clients together, over loopback TCP and the real disk.
 
 mod clock;
+mod damage;
+mod partitions;
 mod removed;
 mod snapshots;
 mod upgrade;

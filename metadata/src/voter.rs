@@ -424,7 +424,7 @@ async fn until_stopped(stop: CancellationToken, task: impl Future<Output = ()>) 
 }
 
 /// Opens the directory, which must be this voter's or new.
-fn open(
+pub(crate) fn open(
     config: &Config,
     disk: &Arc<dyn Disk>,
     ids: &Arc<dyn Ids>,
@@ -436,49 +436,75 @@ fn open(
         Arc::clone(ids),
         metrics.clone(),
     );
-    move || {
-        disk.create_dir_all(&config.dir)?;
-        let identity = identity(&*disk, &config.dir)?;
-        if let Some(owner) = identity
-            && owner != config.voter_id
-        {
-            return Err(Error::Directory(format!(
-                "{} belongs to voter {owner}, not {}",
-                config.dir.display(),
-                config.voter_id
-            )));
+    move || open_blocking(&config, disk, ids, metrics).map_err(|error| advise(&config, error))
+}
+
+/// Says what to do about files that are not what was written.
+fn advise(config: &Config, error: Error) -> Error {
+    match error {
+        Error::Storage(error) if error.kind() == io::ErrorKind::InvalidData => {
+            damaged(config, &error)
         }
-        let log = LogConfig {
-            dir: config.dir.clone(),
-            file_bytes: config.log_file_bytes,
-            cache_bytes: config.log_cache_bytes,
-        };
-        let opened = LogStore::open(log, Arc::clone(&disk), ids, metrics)?;
-        match identity {
-            Some(voter) if !opened.existed => {
-                return Err(Error::Directory(format!(
-                    "{} has lost the log of voter {voter}, which must return under a new id",
-                    config.dir.display()
-                )));
-            }
-            Some(_) => {}
-            None => {
-                // After the log's first file: a directory with an identity has a log.
-                write_identity(&*disk, &config.dir, config.voter_id)?;
-            }
-        }
-        let snapshot = SnapshotStore::new(disk, config.dir.clone())
-            .newest()?
-            .and_then(|(meta, _)| meta.last_log_id);
-        let purged = opened.store.purged();
-        if purged > snapshot {
-            return Err(Error::Directory(format!(
-                "{}: the log begins behind {purged:?}, but the newest snapshot ends at {snapshot:?}",
-                config.dir.display()
-            )));
-        }
-        Ok(opened)
+        other => other,
     }
+}
+
+fn damaged(config: &Config, what: &dyn std::fmt::Display) -> Error {
+    Error::Directory(format!(
+        "{} is damaged: {what}; repair nothing by hand, since voter {} may have answered for what is \
+         missing. If other voters have a majority, add one under a new node.id (frazil cluster voter \
+         add) and remove this one; if it was the only one, restore the directory as it was when it \
+         was last stopped, or make a new quorum of the archive (frazil recover)",
+        config.dir.display(),
+        config.voter_id
+    ))
+}
+
+fn open_blocking(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    ids: Arc<dyn Ids>,
+    metrics: Metrics,
+) -> Result<Opened, Error> {
+    disk.create_dir_all(&config.dir)?;
+    let identity = identity(&*disk, &config.dir)?;
+    if let Some(owner) = identity
+        && owner != config.voter_id
+    {
+        return Err(Error::Directory(format!(
+            "{} belongs to voter {owner}, not {}",
+            config.dir.display(),
+            config.voter_id
+        )));
+    }
+    let log = LogConfig {
+        dir: config.dir.clone(),
+        file_bytes: config.log_file_bytes,
+        cache_bytes: config.log_cache_bytes,
+    };
+    let opened = LogStore::open(log, Arc::clone(&disk), ids, metrics)?;
+    match identity {
+        Some(voter) if !opened.existed => {
+            let what = format!("it has lost the log of voter {voter}");
+            return Err(damaged(config, &what));
+        }
+        Some(_) => {}
+        None => {
+            // After the log's first file: a directory with an identity has a log.
+            write_identity(&*disk, &config.dir, config.voter_id)?;
+        }
+    }
+    let snapshot = SnapshotStore::new(disk, config.dir.clone())
+        .newest()?
+        .and_then(|(meta, _)| meta.last_log_id);
+    let purged = opened.store.purged();
+    if purged > snapshot {
+        let what = format!(
+            "the log begins behind {purged:?}, but the newest snapshot ends at {snapshot:?}"
+        );
+        return Err(damaged(config, &what));
+    }
+    Ok(opened)
 }
 
 fn identity(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, Error> {
