@@ -110,14 +110,14 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Waits until the store holds something by this rule.
-    pub(crate) fn held(&self, rule: &str) -> Result<()> {
+    /// Waits until the store holds something by this rule; its key, or one of them.
+    pub(crate) fn held(&self, rule: &str) -> Result<String> {
         let holding = self.fleet.store.faults().wait_held(rule);
         match self
             .runtime
             .block_on(async { tokio::time::timeout(PATIENCE, holding).await })
         {
-            Ok(_) => Ok(()),
+            Ok(held) => Ok(held.key),
             Err(_) => bail!("nothing was held by {rule}"),
         }
     }
@@ -200,15 +200,18 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Restarts the compactor, which begins with a search for orphans, and notes what it deleted.
+    /// Restarts the compactor, which begins with a search for orphans, and notes what it deleted in
+    /// this life and the last.
     pub(crate) fn collect_orphans(&mut self) -> Result<()> {
+        const ORPHANS: &str = "frazil_compactor_orphaned_objects_total";
         let compactor = super::fleet::COMPACTOR;
+        let earlier = self.fleet.node(compactor)?.metric(ORPHANS)?;
         self.fleet.node(compactor)?.terminate()?;
         self.start(compactor)?;
         let before = self.fleet.store.segments();
         self.seconds(5);
         let node = self.fleet.node(compactor)?;
-        let orphans = node.metric("frazil_compactor_orphaned_objects_total")?;
+        let orphans = earlier + node.metric(ORPHANS)?;
         self.notes
             .push(format!("{orphans} orphans collected, of {before} segments"));
         Ok(())

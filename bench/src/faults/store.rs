@@ -46,6 +46,12 @@ impl Store {
         format!("s3://{BUCKET}/fleet")
     }
 
+    /// Whether there is an object of this name.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let keys = self.runtime.block_on(self.server.keys(BUCKET));
+        keys.iter().any(|known| known == key)
+    }
+
     /// How many segments there are.
     pub(crate) fn segments(&self) -> usize {
         let keys = self.runtime.block_on(self.server.keys(BUCKET));
