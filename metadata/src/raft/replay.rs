@@ -8,6 +8,11 @@
 //! hold up every command for as long as copying takes, which grows with the state. It costs the
 //! commands since the last snapshot a second time, and memory for a second state, as a copy would.
 //!
+//! Measured (optimised code, 100 000 partitions, a million extents, two busy cores): a copy took
+//! 116 ms, for which every command would have waited; commits one after the other took 16 ms at the
+//! slowest without a snapshot, 14 and 27 ms while one was made, and the process grew by 117 MiB. Test
+//! `measure_snapshots_of_a_large_state`.
+//!
 //! Invariant: `apply` is a pure function, so the result is what the image was after that entry. If
 //! a part is missing, because another snapshot was installed meanwhile and the log purged, there is
 //! no result.
