@@ -1,9 +1,13 @@
 //! A quorum that is lost, and what its archive gives back.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use frazil_core::env::testing::{ManualClock, SeededIds};
 use frazil_core::ports::{Catalog, NewTopic};
 use frazil_core::{TopicId, TopicName};
@@ -267,4 +271,85 @@ async fn nodes_of_the_old_quorum_that_come_back_end_and_write_nothing() {
     assert_eq!(following.topics().len(), 10);
     follower.shutdown().await;
     voter.shutdown().await;
+}
+
+/// An archive of which every few requests fail: before anything happened, or after it had.
+#[derive(Default)]
+struct Flaky {
+    inner: MemArchive,
+    requests: AtomicU64,
+}
+
+impl Flaky {
+    fn count(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl Archive for Flaky {
+    async fn put(&self, key: &str, bytes: Bytes) -> io::Result<()> {
+        let count = self.count();
+        if count % 3 == 0 {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        self.inner.put(key, bytes).await?;
+        match count % 5 {
+            // It is there, and nobody knows.
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+    async fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        match self.count() % 4 {
+            0 => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => self.inner.list(prefix).await,
+        }
+    }
+    async fn get(&self, key: &str) -> io::Result<Bytes> {
+        self.inner.get(key).await
+    }
+    async fn delete(&self, key: &str) -> io::Result<()> {
+        match self.count() % 2 {
+            0 => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => self.inner.delete(key).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_fails_again_and_again_is_whole_in_the_end() {
+    let archive = Arc::new(Flaky::default());
+    let dir = TempDir::new().unwrap();
+    for seed in 1..4 {
+        let mut voter = Voter::start(
+            config(&dir),
+            None,
+            Arc::new(RealDisk),
+            Arc::new(ManualClock::new(1_000_000)),
+            Arc::new(SeededIds::new(seed)),
+            Metrics::default(),
+        )
+        .await
+        .unwrap();
+        let settings = ArchiveConfig {
+            every: Duration::from_millis(5),
+            grace: Duration::from_millis(20),
+            ..ArchiveConfig::default()
+        };
+        voter.archive(Arc::clone(&archive) as Arc<dyn Archive>, settings);
+        let client = voter.client(ClientConfig::default());
+        let first = u128::from(seed) * 100;
+        for round in 0..4 {
+            create(&client, first + round * 15..first + (round + 1) * 15).await;
+            archived(&archive.inner, &voter).await;
+        }
+        drop(client);
+        let image = Arc::clone(voter.image());
+        voter.end().await;
+        let recovery = Recovery::read(&archive.inner).await.unwrap();
+        assert_eq!(recovery.index(), image.applied());
+        assert!(*recovery.state() == image.copy().0);
+        assert_eq!((recovery.damaged.len(), recovery.beyond), (0, None));
+    }
 }
