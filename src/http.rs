@@ -2,7 +2,7 @@
 //!
 //! `/livez` answers as soon as the port is bound. `/readyz` answers 503 with one line for each
 //! part that is not ready, and 200 when all are. `/metrics` is OpenMetrics text. `POST /drain` ends the
-//! node as SIGTERM does.
+//! node as SIGTERM does; one with an `Origin`, which browsers add, is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use prometheus_client::collector::Collector;
@@ -105,7 +105,11 @@ async fn readyz(State(shared): State<Shared>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-async fn begin_drain(State(shared): State<Shared>) -> Response {
+async fn begin_drain(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    // Whatever page a browser on this machine shows could send this request.
+    if headers.contains_key(header::ORIGIN) {
+        return (StatusCode::FORBIDDEN, "not for browsers\n").into_response();
+    }
     shared.drain.cancel();
     (StatusCode::ACCEPTED, "draining\n").into_response()
 }
@@ -211,8 +215,12 @@ mod tests {
     use super::*;
 
     async fn fetch(port: u16, path: &str) -> String {
+        ask(port, &format!("GET {path} HTTP/1.1\r\n")).await
+    }
+
+    async fn ask(port: u16, head: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{head}Host: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -237,7 +245,12 @@ mod tests {
         ));
 
         assert!(fetch(port, "/drain").await.starts_with("HTTP/1.1 405"));
+        let from_page = "POST /drain HTTP/1.1\r\nOrigin: http://x\r\n";
+        assert!(ask(port, from_page).await.starts_with("HTTP/1.1 403"));
         assert!(!drain.is_cancelled());
+        let asked = ask(port, "POST /drain HTTP/1.1\r\n").await;
+        assert!(asked.starts_with("HTTP/1.1 202"), "{asked}");
+        assert!(drain.is_cancelled());
         assert!(fetch(port, "/livez").await.starts_with("HTTP/1.1 200"));
         let answer = fetch(port, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
