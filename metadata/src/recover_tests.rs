@@ -290,7 +290,7 @@ impl Flaky {
 impl Archive for Flaky {
     async fn put(&self, key: &str, bytes: Bytes) -> io::Result<()> {
         let count = self.count();
-        if count % 3 == 0 {
+        if count.is_multiple_of(3) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         self.inner.put(key, bytes).await?;
