@@ -9,7 +9,7 @@ use frazil_core::ports::SegmentStatus;
 use frazil_history::{History, Op, check};
 use object_store::path::Path;
 
-use crate::node::Shared;
+use crate::node::{GRACE, Shared};
 use crate::run::Options;
 use crate::{entropy, trace};
 
@@ -27,16 +27,25 @@ pub struct Verdict {
     pub digest: u64,
 }
 
-/// No object may be deleted that the newest state refers to.
+/// No object may be deleted that the newest state refers to, or has not long ceased to.
 pub fn watch_deletions(shared: &Arc<Shared>) {
     let watching = Arc::downgrade(shared);
     shared.store.watch(Box::new(move |path: &Path| {
         let shared = watching.upgrade()?;
         let id = SegmentId::from_object_key(path.as_ref())?;
         let image = shared.newest()?;
-        let status = image.read(|state| state.segment(id));
-        matches!(status, SegmentStatus::Live | SegmentStatus::Pending)
-            .then(|| format!("I34: {path} is deleted while it is {status:?}"))
+        let (status, waited) = image.read(|state| {
+            let retired = state.retired_segments(usize::MAX);
+            let since = retired.iter().find(|(known, _)| *known == id);
+            (state.segment(id), since.map(|(_, at)| state.now_ms() - at))
+        });
+        let grace = GRACE.as_millis() as i64;
+        let may = match status {
+            SegmentStatus::Live | SegmentStatus::Pending => false,
+            SegmentStatus::Retired => waited.is_some_and(|waited| waited >= grace),
+            SegmentStatus::Orphan => true,
+        };
+        (!may).then(|| format!("I34: {path} is deleted while it is {status:?}, {waited:?} ms"))
     }));
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! frazil-sim [--seeds A..B] [--jobs N] [--twice] [--faults-ms MS] [--keep DIR]
 //! frazil-sim --seed N [--trace FILE] [--verbose] [--faults-ms MS] [--keep DIR]
+//! frazil-sim --sabotage all|BUG,BUG [--seeds A..B] [--jobs N]      (built with --features sabotage)
 //! ```
 //!
 //! Each seed has a process of its own: what is random in it (ids, hash maps, which branch of a
@@ -35,6 +36,7 @@ fn main() -> Result<ExitCode> {
     let mut seeds = 0..20;
     let mut jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut seed, mut twice, mut verbose) = (None, false, false);
+    let mut bugs = None;
     let (mut faults_ms, mut trace, mut keep) = (FAULTS_MS, None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -51,6 +53,7 @@ fn main() -> Result<ExitCode> {
             }
             "--jobs" => jobs = value()?.parse()?,
             "--seed" => seed = Some(value()?.parse()?),
+            "--sabotage" => bugs = Some(value()?),
             "--twice" => twice = true,
             "--verbose" => verbose = true,
             "--faults-ms" => faults_ms = value()?.parse()?,
@@ -60,7 +63,16 @@ fn main() -> Result<ExitCode> {
         }
     }
     let Some(seed) = seed else {
-        return fleet::run(seeds, jobs.max(1), twice, faults_ms, keep);
+        let many = fleet::Many {
+            seeds,
+            jobs: jobs.max(1),
+            faults_ms,
+            keep: keep.unwrap_or_else(|| PathBuf::from("failed")),
+        };
+        return match bugs {
+            Some(bugs) => many.hunt(&bugs),
+            None => many.run(twice),
+        };
     };
     trace::install(trace.as_deref(), verbose)?;
     let verdict = run::run(&Options {

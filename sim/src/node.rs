@@ -350,7 +350,8 @@ async fn gateway(host: &Host, shared: &Shared, ids: Arc<SeededIds>, id: i32) -> 
         config,
         frazil_gateway::Metrics::register(&mut Registry::default()),
     );
-    let server = Server::new(Arc::new(ctx), listener);
+    let ctx = Arc::new(ctx);
+    let server = Server::new(Arc::clone(&ctx), listener);
     let server = Part::run("the listener", &broken, |stop| async move {
         server.run(stop).await;
         Ok::<(), Infallible>(())
@@ -365,8 +366,14 @@ async fn gateway(host: &Host, shared: &Shared, ids: Arc<SeededIds>, id: i32) -> 
         why = observer.failed() => bail!("the metadata: {why}"),
         () = drain.cancelled() => {
             let leaving = async {
-                // A courtesy to clients.
-                let _ = tokio::time::timeout(Duration::from_secs(2), client.drain()).await;
+                // A courtesy to clients, and their time to find others.
+                let told = tokio::time::timeout(Duration::from_secs(2), client.drain()).await;
+                if matches!(told, Ok(Ok(()))) && !client.brokers().is_empty() {
+                    ctx.drain.begin();
+                    let quiet = tokio::time::timeout(Duration::from_secs(2), ctx.drain.quiet());
+                    // Some clients stay until they are disconnected.
+                    let _ = tokio::join!(quiet, cache.drain());
+                }
                 server.stop().await;
                 cache.drain().await;
                 flusher.stop().await;

@@ -76,9 +76,10 @@ pub fn plan(rng: &mut Rng, fleet: Fleet, length_ms: u64) -> Vec<(u64, Fault)> {
     let mut plan = Vec::new();
     let mut at = rng.below(600);
     // Some seeds have one fault at a time, some have many.
-    let pace = [300, 700, 1500, 3000][rng.below(4) as usize];
+    let pace = [150, 400, 800, 1600][rng.below(4) as usize];
     while at < length_ms {
-        let longest = if rng.chance(15) { 7000 } else { 1800 };
+        // Some outlast a lease and what follows it.
+        let longest = if rng.chance(25) { 9000 } else { 1800 };
         let lasts = 100 + rng.below(longest);
         let first = plan.len();
         one(rng, fleet, &mut plan, lasts);
