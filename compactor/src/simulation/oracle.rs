@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_core::ports::{Bounds, SegmentStatus};
-use frazil_core::{Extent, SegmentId, TopicPartition};
-use frazil_metadata::command::Command;
+use frazil_core::{Extent, Location, SegmentId, TopicPartition};
+use frazil_metadata::command::{Command, Envelope, Outcome};
 use frazil_metadata::simulated::Applied;
 use frazil_metadata::state::State;
 use object_store::path::Path;
@@ -25,6 +25,8 @@ pub(super) struct Oracle {
     /// The state's time at which each segment was retired.
     retired: BTreeMap<SegmentId, i64>,
     live: BTreeSet<SegmentId>,
+    /// The requests that were applied.
+    seen: BTreeSet<(uuid::Uuid, u64)>,
     logs: BTreeMap<TopicPartition, (Bounds, Vec<Extent>)>,
     pub(super) deletions: u64,
     pub(super) expired: u64,
@@ -37,6 +39,7 @@ impl Oracle {
             objects: BTreeMap::new(),
             retired: BTreeMap::new(),
             live: BTreeSet::new(),
+            seen: BTreeSet::new(),
             logs: BTreeMap::new(),
             deletions: 0,
             expired: 0,
@@ -44,9 +47,15 @@ impl Oracle {
     }
 
     /// After every command.
-    pub(super) fn applied(&mut self, (state, envelope, _): Applied<'_>) {
-        if let Command::Heartbeat { .. } = envelope.command {
-            return;
+    pub(super) fn applied(&mut self, (state, envelope, outcome): Applied<'_>) {
+        match (&envelope.command, outcome) {
+            (Command::Heartbeat { .. }, _) => return,
+            (Command::Commit(commit), Outcome::Committed(_)) if !self.answered(envelope) => {
+                let known = state.registration(commit.broker);
+                let current = known.is_some_and(|known| known.broker.epoch == commit.epoch);
+                assert!(current, "{} commits, and was superseded", commit.epoch);
+            }
+            _ => {}
         }
         let live: BTreeSet<SegmentId> = state.live_segments().collect();
         for id in live.difference(&self.live) {
@@ -76,6 +85,33 @@ impl Oracle {
             logs.insert(log.partition, (log.bounds, extents));
         }
         self.logs = logs;
+        self.bytes_have_one_place();
+    }
+
+    /// Whether the command is a copy of one that was applied before: it gets that one's outcome,
+    /// whoever is current by now.
+    fn answered(&mut self, envelope: &Envelope) -> bool {
+        !self.seen.insert((envelope.client, envelope.request))
+    }
+
+    /// I36: what was appended once stands in the log once.
+    fn bytes_have_one_place(&self) {
+        let mut places = BTreeMap::new();
+        for extent in self.logs.values().flat_map(|(_, extents)| extents) {
+            if let Location::Segment { id, start, length } = extent.location {
+                let twice = places.insert((id, start), start + length);
+                assert!(
+                    twice.is_none(),
+                    "{id} from {start} on stands in the log twice"
+                );
+            }
+        }
+        for (((id, _), end), ((next, start), _)) in places.iter().zip(places.iter().skip(1)) {
+            assert!(
+                id != next || end <= start,
+                "{id} stands in the log twice at {start}"
+            );
+        }
     }
 
     /// An object was there and has been deleted.
