@@ -16,7 +16,8 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use frazil_core::batch::{BatchHeader, Records};
+use frazil_core::batch::codec::decompress;
+use frazil_core::batch::{BatchHeader, HEADER_LENGTH, RECORDS_MAX, RecordSlices};
 use frazil_core::ports::Bounds;
 use frazil_core::{Extent, LEADER_EPOCH, Offset, TopicPartition};
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -244,12 +245,16 @@ fn search_batches(
         if header.max_timestamp < timestamp || end <= from.0 {
             continue;
         }
-        for record in Records::of(&header, batch).map_err(|error| error.to_string())? {
+        let section = batch.slice(HEADER_LENGTH..header.length as usize);
+        let codec = header.codec().map_err(|error| error.to_string())?;
+        let records =
+            decompress(codec, &section, RECORDS_MAX).map_err(|error| error.to_string())?;
+        // Slices: a record may have millions of headers, and nobody asks for them here.
+        for record in RecordSlices::new(&header, *base, &records) {
             let record = record.map_err(|error| error.to_string())?;
-            let offset = base.0 + i64::from(record.offset_delta);
-            if record.timestamp >= timestamp && offset >= from.0 {
+            if record.timestamp >= timestamp && record.offset >= from {
                 return Ok(Some(Found {
-                    offset,
+                    offset: record.offset.0,
                     timestamp: record.timestamp,
                 }));
             }
