@@ -2,13 +2,16 @@
 //!
 //! A group here has one member, which has joined, was assigned a partition and has committed an
 //! offset on it. "Taken up again" is the time until every one of them is answered, in its
-//! generation, by a broker that was killed and started again: none has to join anew.
+//! generation, by a broker that was killed and started again: none has to join anew. The same is
+//! then asked of a fleet (three voters, two gateways), of which the leader of the quorum is killed,
+//! and then the gateway that coordinates half of the groups.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use futures_util::future::try_join_all;
@@ -20,13 +23,14 @@ use kafka_protocol::messages::offset_commit_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, GroupId, HeartbeatRequest, JoinGroupRequest, MetadataRequest,
-    OffsetCommitRequest, SyncGroupRequest, TopicName,
+    ApiVersionsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest,
+    MetadataRequest, OffsetCommitRequest, SyncGroupRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::Runtime;
 
 use crate::broker::{Broker, sibling};
+use crate::faults::fleet::{Fleet, GATEWAY, Plan};
 use crate::sheet::{Sheet, milliseconds};
 use crate::wire::{Connection, allow_sockets};
 use crate::workload;
@@ -55,6 +59,8 @@ pub(crate) struct Options {
 
 /// Partitions of a topic.
 const TOPIC: u32 = 1000;
+/// How long the quorum may need for a new leader.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests on the way at a time.
 const WORKERS: u32 = 64;
 
@@ -74,6 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .build()?;
     let mut sheet = Sheet::new(options.json);
     measure(&runtime, &binary, dir.path(), options, &mut sheet)?;
+    failover(&runtime, &binary, dir.path(), options, &mut sheet)?;
     sheet.finish()
 }
 
@@ -110,7 +117,10 @@ fn measure(
     memory.each(&broker, sheet, "partition", topics * TOPIC)?;
 
     let start = Instant::now();
-    let groups = runtime.block_on(join_all(&broker, options.groups))?;
+    let groups = runtime.block_on(join_all(
+        broker.kafka,
+        &(0..options.groups).collect::<Vec<_>>(),
+    ))?;
     sheet.add(
         format!("joining {} groups", options.groups),
         start.elapsed().as_secs_f64(),
@@ -144,7 +154,7 @@ fn measure(
         milliseconds(broker.ready_after),
         "ms",
     );
-    let (first, all) = runtime.block_on(take_up(&broker, &groups, killed))?;
+    let (first, all) = runtime.block_on(take_up(broker.kafka, &groups, killed))?;
     sheet.add(
         "kill -9 to the first group answered",
         milliseconds(first),
@@ -204,25 +214,25 @@ struct Joined {
     generation: i32,
 }
 
-/// Does `work` for every number below `count`, on [`WORKERS`] connections.
+/// Does `work` for all numbers, on [`WORKERS`] connections.
 async fn spread<T, F>(
-    broker: &Broker,
-    count: u32,
+    kafka: SocketAddr,
+    all: &[u32],
     work: impl Fn(Connection, Vec<u32>) -> F,
 ) -> Result<Vec<T>>
 where
     F: Future<Output = Result<Vec<T>>>,
 {
-    let workers = (0..WORKERS).map(|worker| {
-        let numbers = (worker..count).step_by(WORKERS as usize).collect();
-        let work = &work;
-        async move { work(Connection::to(broker.kafka).await?, numbers).await }
+    let workers = (0..WORKERS as usize).map(|worker| {
+        let numbers = all.iter().skip(worker).step_by(WORKERS as usize).copied();
+        let (numbers, work) = (numbers.collect(), &work);
+        async move { work(Connection::to(kafka).await?, numbers).await }
     });
     Ok(try_join_all(workers).await?.into_iter().flatten().collect())
 }
 
-async fn join_all(broker: &Broker, count: u32) -> Result<Vec<Joined>> {
-    spread(broker, count, |mut connection, numbers| async move {
+async fn join_all(kafka: SocketAddr, numbers: &[u32]) -> Result<Vec<Joined>> {
+    spread(kafka, numbers, |mut connection, numbers| async move {
         let mut joined = Vec::new();
         for number in numbers {
             joined.push(join(&mut connection, number).await?);
@@ -272,6 +282,18 @@ async fn join(connection: &mut Connection, number: u32) -> Result<Joined> {
         "SyncGroup: error {}",
         answer.error_code
     );
+    let joined = Joined {
+        group,
+        member,
+        generation,
+    };
+    let code = commit(connection, &joined, number).await?;
+    ensure!(code == 0, "OffsetCommit: error {code}");
+    Ok(joined)
+}
+
+/// Commits an offset for the group; answers the error code.
+async fn commit(connection: &mut Connection, joined: &Joined, number: u32) -> Result<i16> {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index((number % TOPIC) as i32)
         .with_committed_offset(0);
@@ -279,18 +301,12 @@ async fn join(connection: &mut Connection, number: u32) -> Result<Joined> {
         .with_name(TopicName(StrBytes::from_static_str("scale-0")))
         .with_partitions(vec![partition]);
     let request = OffsetCommitRequest::default()
-        .with_group_id(group.clone())
-        .with_generation_id_or_member_epoch(generation)
-        .with_member_id(member.clone())
+        .with_group_id(joined.group.clone())
+        .with_generation_id_or_member_epoch(joined.generation)
+        .with_member_id(joined.member.clone())
         .with_topics(vec![topic]);
     let answer = connection.ask(&request, 7).await?;
-    let code = answer.topics[0].partitions[0].error_code;
-    ensure!(code == 0, "OffsetCommit: error {code}");
-    Ok(Joined {
-        group,
-        member,
-        generation,
-    })
+    Ok(answer.topics[0].partitions[0].error_code)
 }
 
 /// How requests are answered while all of that is there.
@@ -319,12 +335,13 @@ async fn answers(broker: &Broker, names: &[String], sheet: &mut Sheet) -> Result
 /// Asks for every group until its member is answered in its generation; how long the first took
 /// and the last, since `killed`.
 async fn take_up(
-    broker: &Broker,
+    kafka: SocketAddr,
     groups: &[Joined],
     killed: Instant,
 ) -> Result<(Duration, Duration)> {
     let groups = Arc::new(groups);
-    let times = spread(broker, groups.len() as u32, |mut connection, numbers| {
+    let numbers: Vec<u32> = (0..groups.len() as u32).collect();
+    let times = spread(kafka, &numbers, |mut connection, numbers| {
         let groups = Arc::clone(&groups);
         async move {
             let mut times = Vec::new();
@@ -355,4 +372,82 @@ async fn take_up(
         first.copied().unwrap_or_default(),
         last.copied().unwrap_or_default(),
     ))
+}
+
+/// A fleet with as many partitions and groups, of which leaders are lost.
+fn failover(
+    runtime: &Runtime,
+    binary: &Path,
+    dir: &Path,
+    options: &Options,
+    sheet: &mut Sheet,
+) -> Result<()> {
+    // The links of a fleet need threads of their own.
+    let links = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let mut fleet = Fleet::start(&Plan {
+        binary,
+        dir,
+        runtime: links.handle(),
+        gateways: 2,
+        settings: &[],
+    })?;
+    let (lost, kept) = (GATEWAY, GATEWAY + 1);
+    let kafka = fleet.node(kept)?.addresses.kafka;
+    let topics = options.partitions.div_ceil(TOPIC);
+    let names: Vec<String> = (0..topics).map(|n| format!("scale-{n}")).collect();
+    workload::create_topics(kafka, &names, TOPIC as i32, &[])?;
+    let numbers: Vec<u32> = (0..options.groups).collect();
+    let (theirs, ours) = runtime.block_on(coordinated(kafka, &numbers, lost))?;
+    let theirs_at = fleet.node(lost)?.addresses.kafka;
+    let theirs = runtime.block_on(join_all(theirs_at, &theirs))?;
+    let ours = runtime.block_on(join_all(kafka, &ours))?;
+
+    let leader = fleet.leader()?;
+    fleet.node(leader)?.kill()?;
+    let killed = Instant::now();
+    let joined = ours.first().context("a group of the gateway that stays")?;
+    runtime.block_on(async {
+        let mut connection = Connection::to(kafka).await?;
+        while commit(&mut connection, joined, 0).await? != 0 {
+            ensure!(killed.elapsed() < PATIENCE, "the quorum takes nothing");
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    sheet.add(
+        "leader of the quorum killed, to the next commit",
+        milliseconds(killed.elapsed()),
+        "ms",
+    );
+    fleet.node(leader)?.start()?;
+    fleet.node(lost)?.kill()?;
+    let killed = Instant::now();
+    let (first, all) = runtime.block_on(take_up(kafka, &theirs, killed))?;
+    let name = |what| format!("gateway killed, to {what} of its {} groups", theirs.len());
+    sheet.add(name("the first"), milliseconds(first), "ms");
+    sheet.add(name("the last"), milliseconds(all), "ms");
+    Ok(())
+}
+
+/// The groups that the gateway `id` coordinates, and the others.
+async fn coordinated(kafka: SocketAddr, all: &[u32], id: u32) -> Result<(Vec<u32>, Vec<u32>)> {
+    let mut connection = Connection::to(kafka).await?;
+    let (mut its, mut others) = (Vec::new(), Vec::new());
+    for numbers in all.chunks(1000) {
+        let name = |number: &u32| StrBytes::from_string(format!("group-{number}"));
+        let names = numbers.iter().map(name).collect();
+        let request = FindCoordinatorRequest::default().with_coordinator_keys(names);
+        let answer = connection.ask(&request, 4).await?;
+        for (number, found) in numbers.iter().zip(&answer.coordinators) {
+            let code = found.error_code;
+            ensure!(code == 0, "FindCoordinator: error {code}");
+            match found.node_id.0 == id as i32 {
+                true => its.push(*number),
+                false => others.push(*number),
+            }
+        }
+    }
+    Ok((its, others))
 }

@@ -6,7 +6,7 @@
 //! then everything is read back and the history is judged.
 
 mod disk;
-mod fleet;
+pub(crate) mod fleet;
 mod group;
 mod judge;
 mod load;
