@@ -5,7 +5,10 @@ use frazil_core::sabotage;
 #[test]
 fn what_is_shipped_cannot_be_sabotaged() {
     let sabotaged = env!("CARGO_BIN_EXE_frazil");
-    #[expect(clippy::disallowed_methods, reason = "a test looks at a file that cargo has built")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test looks at a file that cargo has built"
+    )]
     let binary = std::fs::read(sabotaged).expect("the binary");
     let marker = sabotage::MARKER.as_bytes();
     let found = binary.windows(marker.len()).any(|text| text == marker);

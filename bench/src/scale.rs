@@ -100,10 +100,6 @@ fn measure(
     let mut memory = Memory::of(&broker)?;
     sheet.add("RSS, nothing", memory.last, "MiB");
 
-    let idle = runtime.block_on(connect(&broker, options.connections))?;
-    memory.each(&broker, sheet, "idle connection", options.connections)?;
-    drop(idle);
-
     let topics = options.partitions.div_ceil(TOPIC);
     let names: Vec<String> = (0..topics).map(|n| format!("scale-{n}")).collect();
     let start = Instant::now();
@@ -113,7 +109,6 @@ fn measure(
         start.elapsed().as_secs_f64(),
         "s",
     );
-    // What the connections had comes back to the allocator, so the partitions may find room in it.
     memory.each(&broker, sheet, "partition", topics * TOPIC)?;
 
     let start = Instant::now();
@@ -133,7 +128,10 @@ fn measure(
         options.groups,
     )?;
 
+    let idle = runtime.block_on(connect(&broker, options.connections))?;
+    memory.each(&broker, sheet, "idle connection", options.connections)?;
     runtime.block_on(answers(&broker, &names, sheet))?;
+    drop(idle);
     sheet.add(
         "SIGTERM to exit, all of it",
         milliseconds(broker.stop()?),

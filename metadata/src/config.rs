@@ -53,7 +53,7 @@ impl Config {
             kept_entries: 5_000,
             election_timeout: Duration::from_secs(1),
             heartbeat: Duration::from_millis(250),
-            gateway_grace: Duration::from_secs(10),
+            gateway_grace: Duration::from_secs(6),
             knows: LEVEL,
         }
     }
