@@ -55,7 +55,7 @@
 //!
 //! Nodes of one cluster are upgraded one after the other, and all of them apply the same log. So what
 //! a program writes is bounded by the cluster's *feature level*, which is in the state and is only
-//! raised when every node knows the new one ([`features`](crate::features)). [`Command::level`] is
+//! raised when every node knows the new one (`metadata/src/features.rs`). [`Command::level`] is
 //! the one table that says which level a command needs.
 //!
 //! **To add a command, or a field that changes what a command does:** give it a line in that table
