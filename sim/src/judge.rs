@@ -1,5 +1,6 @@
 //! Whether what was promised was kept.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
@@ -123,6 +124,23 @@ fn states(shared: &Shared, is_over: bool, broken: &mut Vec<String>) {
     if is_over && newest.is_none() {
         broken.push("nobody has a state".to_owned());
     }
+}
+
+/// How many objects are there that nothing refers to, nor will.
+pub fn uncollected(shared: &Shared) -> usize {
+    let Some(image) = shared.newest() else {
+        return 0;
+    };
+    let objects = shared.store.objects();
+    let segments = objects
+        .iter()
+        .filter_map(|(path, _)| SegmentId::from_object_key(path.as_ref()));
+    image.read(|state| {
+        let live: BTreeSet<SegmentId> = state.live_segments().collect();
+        segments
+            .filter(|id| !live.contains(id) && state.segment(*id) != SegmentStatus::Pending)
+            .count()
+    })
 }
 
 /// What the state refers to is in the store, whole; what it does not refer to is gone, unless a

@@ -228,8 +228,14 @@ impl Cluster<'_> {
         self.until("everything to be read", || phase(Phase::Swept))?;
         // What nothing refers to is gone after the grace period and two rounds, and the leases of
         // lives that are over must have ended before.
-        let collected = trace::now_ms() + (GRACE + CHORES * 3).as_millis() as u64 + 8000;
-        self.until("the collector", || trace::now_ms() >= collected)
+        let soon = trace::now_ms() + (GRACE + CHORES * 3).as_millis() as u64 + 8000;
+        // A collector that follows a voter which it does not hear notices in eight seconds, and
+        // begins then. What is left after that is for the judge to say.
+        let late = soon + 20_000;
+        self.until("the collector", || {
+            let now = trace::now_ms();
+            now >= late || (now >= soon && judge::uncollected(shared) == 0)
+        })
     }
 
     fn until(&mut self, what: &str, done: impl Fn() -> bool) -> Result<(), String> {
