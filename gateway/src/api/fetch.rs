@@ -304,6 +304,13 @@ impl Fetch<'_> {
         for (read, outcome) in reads {
             let wanted = &mut self.wanted[read.at];
             match outcome {
+                // What has been deleted meanwhile may be missing in front of what was found. What
+                // an earlier round found is whole, and is answered.
+                Ok(_) if is_overtaken(self.ctx, &read) => {
+                    if wanted.bytes == 0 {
+                        wanted.error = Some(Code::OffsetOutOfRange);
+                    }
+                }
                 Ok(found) => {
                     limited |= found.next < read.up_to;
                     wanted.next = found.next;
@@ -411,15 +418,20 @@ struct Read {
     up_to: Offset,
 }
 
+/// Whether retention or DeleteRecords have raised the log start above what was asked for since the
+/// bounds were looked at.
+fn is_overtaken(ctx: &Ctx, read: &Read) -> bool {
+    let bounds = ctx.log.bounds(&read.partition);
+    bounds.is_some_and(|bounds| read.from < bounds.log_start)
+}
+
 /// What a failed read is answered with; `None`: nothing yet, it shall be tried again when the
 /// image changes.
 fn read_error(ctx: &Ctx, read: &Read, error: &ReadError) -> Option<Code> {
     if let ReadError::ElsewhereInWal { .. } = error {
         return None;
     }
-    // Retention may have overtaken the read.
-    let bounds = ctx.log.bounds(&read.partition);
-    if bounds.is_some_and(|bounds| read.from < bounds.log_start) {
+    if is_overtaken(ctx, read) {
         return Some(Code::OffsetOutOfRange);
     }
     warn!(partition = %read.partition, offset = %read.from, %error, "records cannot be read");

@@ -47,6 +47,22 @@ async fn offsets_outside_the_log_are_out_of_range() {
 }
 
 #[tokio::test]
+async fn a_read_that_retention_overtakes_is_out_of_range_and_skips_nothing() {
+    let node = Node::start().await;
+    let topic = node.topic("t", 1, &[]);
+    let mut client = node.client().await;
+    for _ in 0..3 {
+        client.produce(topic, 9, batch(&["a", "b"])).await;
+    }
+    *node.quorum.before_locate.lock() = Some(Command::DeleteRecords {
+        partition: TopicPartition::new(topic.1, 0),
+        to: Some(Offset(4)),
+    });
+    assert_eq!(fetch_one(&mut client, topic, 0).await, (1, vec![]));
+    assert_eq!(fetch_one(&mut client, topic, 4).await, (0, vec![(4, 2)]));
+}
+
+#[tokio::test]
 async fn an_old_image_never_calls_an_offset_out_of_range() {
     let node = Node::start().await;
     let topic = node.topic("t", 1, &[]);

@@ -44,6 +44,8 @@ pub(crate) struct Quorum {
     pub(crate) unavailable: AtomicBool,
     /// How many barriers there were.
     pub(crate) barriers: AtomicU64,
+    /// Applied just before extents are next located: after whoever asks has looked at the bounds.
+    pub(crate) before_locate: Mutex<Option<Command>>,
 }
 
 impl Quorum {
@@ -55,6 +57,7 @@ impl Quorum {
             changes: watch::Sender::new(0),
             unavailable: AtomicBool::new(false),
             barriers: AtomicU64::new(0),
+            before_locate: Mutex::new(None),
         })
     }
 
@@ -114,6 +117,10 @@ impl LogIndex for Quorum {
     }
 
     fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+        let command = self.before_locate.lock().take();
+        if let Some(command) = command {
+            self.apply(command);
+        }
         self.read(|state| state.locate(partition, from, max_bytes))
     }
 
