@@ -14,10 +14,12 @@
 //! understood, by a version that is older than it, counts as the default.
 
 mod broker;
+mod freeze;
 mod table;
 mod value;
 
 pub use broker::{BROKER_CONFIGS, BrokerConfigKey, broker_config};
+pub use freeze::{PartitionBy, TableConfig, TableMode, TableRetention};
 pub use table::{Effect, Synonym, TOPIC_CONFIGS, TopicConfigKey, topic_config};
 pub use value::{ConfigType, Kind};
 
@@ -155,6 +157,8 @@ pub struct TopicConfig {
     pub compact: bool,
     /// Whether retention applies.
     pub delete: bool,
+    /// How the topic becomes a table.
+    pub table: TableConfig,
 }
 
 impl TopicConfig {
@@ -190,6 +194,7 @@ impl TopicConfig {
             },
             compact: policy("compact"),
             delete,
+            table: TableConfig::resolve(integer, text),
         }
     }
 

@@ -134,6 +134,27 @@ pub const TOPIC_CONFIGS: &[TopicConfigKey] = keys! {
          object store, so that they survive the loss of every broker. local: when they are synced \
          to the disk of the broker that received them, which is faster and survives a restart of \
          that broker with its disk, but not the loss of the disk before the next upload.";
+    "frazil.table.freshness.ms" Kind::Long(0), "60000",
+        [Synonym::new("frazil.table.freshness.ms")], Obeyed,
+        "How long a record stays out of the topic's table at most, if the compactor keeps up. Each \
+         conversion makes files, so small values make small ones, to be merged later.";
+    "frazil.table.mode" Kind::Choice(&["shared", "copy", "off"]), "off",
+        [Synonym::new("frazil.table.mode")], Obeyed,
+        "What becomes of cold records. shared: they move into the files of the topic's table, which \
+         consumers and table engines read both. copy: the same, and the table is also published in \
+         another catalog. off: no more records become part of the table; those that did stay.";
+    "frazil.table.partition.by" Kind::Choice(&["none", "hour", "day", "month", "year"]), "day",
+        [Synonym::new("frazil.table.partition.by")], Obeyed,
+        "By which part of the record's time the table's files are partitioned. A change applies to \
+         files that are written later.";
+    "frazil.table.retention.ms" Kind::Long(-2), "-2",
+        [Synonym::new("frazil.table.retention.ms")], Obeyed,
+        "How long records stay in the table: milliseconds, -1 for ever, or -2 as long as in the \
+         log. Records that have left the log can stay in the table and the other way round.";
+    "frazil.table.snapshot.retention.ms" Kind::Long(0), "3600000",
+        [Synonym::new("frazil.table.snapshot.retention.ms")], Obeyed,
+        "How long a snapshot of the table can be read after a newer one has replaced it. At most \
+         500 are kept.";
     "index.interval.bytes" Kind::Int(0, i32::MAX), "4096",
         [Synonym::new("log.index.interval.bytes")], Kept,
         "The distance of entries in the offset index. Kept, not used.";

@@ -148,6 +148,13 @@ fn the_defaults_are_kafkas() {
             durability: Durability::Object,
             compact: false,
             delete: true,
+            table: TableConfig {
+                mode: TableMode::Off,
+                partition_by: PartitionBy::Day,
+                freshness_ms: 60_000,
+                retention: TableRetention::AsLog,
+                snapshot_retention_ms: 3_600_000,
+            },
         }
     );
 }
@@ -225,4 +232,36 @@ fn batches_have_a_limit_whatever_the_topic_says() {
     assert_eq!(limits.max_message_bytes as usize, BATCH_MAX);
     assert_eq!(limits.compression, Some(Codec::Lz4));
     assert_eq!(limits.now_ms, 17);
+}
+
+#[test]
+fn tables_are_made_as_the_topic_or_the_broker_says() {
+    let broker = map(&[
+        ("frazil.table.mode", "copy"),
+        ("frazil.table.freshness.ms", "5000"),
+    ]);
+    let topic = map(&[
+        ("frazil.table.mode", "shared"),
+        ("frazil.table.partition.by", "hour"),
+        ("frazil.table.retention.ms", "-1"),
+    ]);
+    let table = |topic: &BTreeMap<String, String>| TopicConfig::resolve(topic, &broker).table;
+    assert_eq!(table(&map(&[])).mode, TableMode::Copy);
+    let of = table(&topic);
+    assert_eq!((of.mode, of.freshness_ms), (TableMode::Shared, 5000));
+    assert_eq!(of.partition_by, PartitionBy::Hour);
+    assert_eq!(of.retention, TableRetention::Forever);
+    assert_eq!(
+        table(&map(&[("frazil.table.retention.ms", "7")])).retention,
+        TableRetention::Ms(7)
+    );
+    for (name, value) in [
+        ("frazil.table.mode", "on"),
+        ("frazil.table.partition.by", "week"),
+        ("frazil.table.retention.ms", "-3"),
+        ("frazil.table.freshness.ms", "-1"),
+        ("frazil.table.snapshot.retention.ms", "-1"),
+    ] {
+        assert!(validate(name, value).is_err(), "{name}={value}");
+    }
 }
