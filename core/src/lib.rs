@@ -15,10 +15,12 @@
 //! |---|---|---|
 //! | segment | [`SegmentId`], [`segment`] | immutable object, named before the first PUT |
 //! | extent | [`Extent`] | contiguous offsets of one partition at one [`Location`] |
+//! | manifest | [`cold::NodeRef`] | which row group holds which cold offsets of one partition |
 //!
 //! Invariant: this crate does no I/O, knows no runtime, and imports no other member.
 
 pub mod batch;
+pub mod cold;
 pub mod env;
 pub mod error;
 pub mod extent;

@@ -17,12 +17,17 @@
 //! Dropping the future of a command leaves its outcome unknown, as a lost answer would; the
 //! command itself may still be applied. Dropping a read or a watch is safe.
 
+mod tables;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use minicbor::{Decode, Encode};
 
+pub use tables::*;
+
+use crate::cold::NodeRef;
 use crate::group::{CommittedOffset, Coordinator, Group};
 use crate::{
     BrokerEpoch, BrokerId, Extent, Location, Offset, PortResult, ProducerEpoch, ProducerId,
@@ -207,24 +212,25 @@ pub trait LogIndex: Send + Sync + 'static {
     /// The bounds of a partition's log; `None` if the image has no such partition.
     fn bounds(&self, partition: &TopicPartition) -> Option<Bounds>;
 
-    /// The extents from the one that contains `from` on (or, if `from` lies in none, the first
-    /// after it), until they hold at least `max_bytes` bytes or the high watermark is reached.
-    /// Empty at or past the high watermark, or if the image has no such partition.
-    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent>;
+    /// Where the offsets from `from` on are, until there are at least `max_bytes` bytes or the high
+    /// watermark is reached. Empty at or past the high watermark, or if the image has no such
+    /// partition.
+    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located;
 
-    /// The first extent that begins at `from` or later, or contains `from`, and whose largest
-    /// timestamp is at least `timestamp`.
+    /// The first place that holds an offset of at least `from` and whose largest timestamp is at
+    /// least `timestamp`. The record with that timestamp may lie before `from`, or before the log
+    /// start: then it is to be asked again from the place's end on.
     fn locate_time(
         &self,
         partition: &TopicPartition,
         from: Offset,
         timestamp: i64,
-    ) -> Option<Extent>;
+    ) -> Option<Place>;
 
-    /// The extent with the largest timestamp of all (the first of several).
-    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent>;
+    /// The place with the largest timestamp of all (the first of several).
+    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place>;
 
-    /// Stored bytes of a partition between log start and high watermark.
+    /// Stored bytes of a partition, cold ones included, from (about) log start to high watermark.
     fn size_bytes(&self, partition: &TopicPartition) -> u64;
 
     /// Extents that the state expects `broker` to hold in its write-ahead log, of any epoch.
@@ -236,6 +242,26 @@ pub trait LogIndex: Send + Sync + 'static {
     /// Waits until the image contains every command that was acknowledged anywhere before this
     /// call (a linearizable read index from the quorum's leader).
     async fn barrier(&self) -> PortResult<()>;
+}
+
+/// Where a run of offsets is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Located {
+    /// The root of the manifest that holds the first of them; its `end` is where the extents begin.
+    /// `None`: the first of them is in an extent.
+    pub cold: Option<NodeRef>,
+    /// The extents, from the one that contains the first offset that is not cold (or, if it lies in
+    /// none, from the first one after it).
+    pub extents: Vec<Extent>,
+}
+
+/// One place where offsets are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In row groups below this root.
+    Cold(NodeRef),
+    /// In an extent.
+    Extent(Extent),
 }
 
 /// A partition's bounds: log start ≤ last stable ≤ high watermark.
@@ -495,7 +521,9 @@ pub trait Ledger: Send + Sync + 'static {
     fn now_ms(&self) -> i64;
     /// Every partition with what retention must know of it.
     fn partitions(&self) -> Vec<PartitionSummary>;
-    /// The first `limit` extents of a partition.
+    /// The root of a partition's manifest, if it has cold offsets.
+    fn cold(&self, partition: &TopicPartition) -> Option<NodeRef>;
+    /// The first `limit` extents of a partition, which follow its cold offsets.
     fn oldest_extents(&self, partition: &TopicPartition, limit: usize) -> Vec<Extent>;
     /// Segments that nothing refers to any more, oldest first, with the state's time of that.
     fn retired_segments(&self, limit: usize) -> Vec<(SegmentId, i64)>;
@@ -522,7 +550,7 @@ pub struct PartitionSummary {
     pub topic: Arc<Topic>,
     /// Its bounds.
     pub bounds: Bounds,
-    /// Its stored bytes.
+    /// Its stored bytes, cold ones included.
     pub bytes: u64,
 }
 

@@ -11,10 +11,10 @@ use frazil_core::batch::Codec;
 
 use crate::index::{ColumnPages, GroupIndex, PagePlace, PageRows};
 use crate::manifest::GroupRef;
-use crate::object::ObjectId;
 use crate::parquet::take;
 use crate::schema::{COLUMNS, HEADER_KEY};
 use crate::{Error, Fetched, Read};
+use frazil_core::cold::ObjectId;
 
 const FILE: ObjectId = ObjectId::new(1, 1);
 const END: Offset = Offset(1 << 40);

@@ -22,10 +22,10 @@ use frazil_core::Offset;
 use minicbor::{Decode, Encode};
 
 use crate::manifest::GroupRef;
-use crate::object::ObjectId;
 use crate::schema::{COLUMNS, LEAVES};
 use crate::writer::PAGE_ROWS_MAX;
 use crate::{Damage, Error};
+use frazil_core::cold::ObjectId;
 
 const MAGIC: &[u8; 8] = b"FRZGIDX\x01";
 /// The most a page decompresses to. A header of two bytes takes four, a byte of its key that is not

@@ -19,7 +19,6 @@
 //! | [`read`] | which bytes a read needs, and record batches or rows from them |
 //! | [`manifest`] | which row group holds which offsets of a partition |
 //! | [`iceberg`] | what makes the files an Iceberg table |
-//! | [`object`] | names |
 //!
 //! Rows are sorted by (partition, offset), and a row group holds one partition only.
 //!
@@ -38,7 +37,6 @@ pub mod forge;
 pub mod iceberg;
 pub mod index;
 pub mod manifest;
-pub mod object;
 mod page;
 mod parquet;
 pub mod read;
@@ -50,9 +48,9 @@ pub mod writer;
 use frazil_core::Offset;
 use frazil_core::batch::{HeaderError, RecordError, RecordsError};
 
+pub use frazil_core::cold::ObjectId;
 pub use index::GroupIndex;
 pub use manifest::GroupRef;
-pub use object::ObjectId;
 pub use read::{Fetched, Read};
 pub use writer::{Writer, WriterConfig, Written};
 

@@ -29,13 +29,13 @@ use frazil_core::batch::{
 use crate::column::{Column, Compressor};
 use crate::index::{GroupIndex, PageRows};
 use crate::manifest::GroupRef;
-use crate::object::ObjectId;
 use crate::parquet::footer::{self, GroupFacts};
 use crate::schema::{
     COLUMNS, HEADER_KEY, HEADER_KEY_RAW, HEADER_VALUE, KEY, OFFSET, PARTITION, TIMESTAMP,
     TIMESTAMP_RAW, TIMESTAMP_TYPE, VALUE, micros,
 };
 use crate::{BatchReason, Error};
+use frazil_core::cold::ObjectId;
 
 /// The version of the files, in each of them under the key `frazil.format`.
 pub const FORMAT: &str = "1";

@@ -4,8 +4,8 @@
 //! what this module wrote, when the next snapshot takes it over.
 
 use super::avro::{self, Reader};
-use crate::object::ObjectId;
 use crate::schema::ICEBERG_SCHEMA;
+use frazil_core::cold::ObjectId;
 
 /// What a manifest says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,7 +31,7 @@ pub use manifest::{
 pub use metadata::{Snapshot, TableMetadata};
 
 use crate::manifest::GroupRef;
-use crate::object::ObjectId;
+use frazil_core::cold::ObjectId;
 
 /// Snapshots that a table's metadata keeps.
 pub const SNAPSHOTS: usize = 100;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use frazil_core::{Offset, TopicPartition};
 
 use super::{FANOUT, Found, GroupRef, LEAF, MAGIC, Node, NodeRef};
-use crate::object::ObjectId;
+use frazil_core::cold::ObjectId;
 
 /// Edits one partition's manifest. Pure: the caller reads the nodes that are needed and writes the
 /// objects that result, all of them before the metadata names the root.

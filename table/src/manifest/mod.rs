@@ -30,12 +30,13 @@ mod tests;
 
 use std::ops::Range;
 
+pub use frazil_core::cold::NodeRef;
+use frazil_core::cold::ObjectId;
 use frazil_core::{Offset, TopicPartition};
 use minicbor::{Decode, Encode};
 
 pub use edit::{Edited, Editor, Misfit, Need, ReplaceError};
 
-use crate::object::ObjectId;
 use crate::{Damage, Error};
 
 const MAGIC: &[u8; 8] = b"FRZMNFT\x01";
@@ -112,40 +113,6 @@ impl GroupRef {
             && empty == (self.length == 0)
             && i64::from(self.records) <= self.end - self.base
     }
-}
-
-/// A manifest object: the range of offsets it stands for and what can be known of them without
-/// reading it. The metadata holds one of these per partition, for the root. Persisted: never reuse
-/// a number.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct NodeRef {
-    /// First offset.
-    #[n(0)]
-    pub base: Offset,
-    /// One past the last offset.
-    #[n(1)]
-    pub end: Offset,
-    /// The object.
-    #[n(2)]
-    pub id: ObjectId,
-    /// 0: a leaf.
-    #[n(3)]
-    pub level: u8,
-    /// Bytes of the object.
-    #[n(4)]
-    pub length: u32,
-    /// CRC-32C of the object.
-    #[n(5)]
-    pub crc: u32,
-    /// Records of all row groups below.
-    #[n(6)]
-    pub records: u64,
-    /// Bytes of all row groups below.
-    #[n(7)]
-    pub bytes: u64,
-    /// The largest timestamp below; -1 without records.
-    #[n(8)]
-    pub max_timestamp: i64,
 }
 
 /// A manifest object's content. Persisted: never reuse a number.
