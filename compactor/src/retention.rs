@@ -57,6 +57,13 @@ pub async fn round(
         if limits == Limits::default() || log.bounds.log_start == log.bounds.high_watermark {
             continue;
         }
+        if ledger
+            .cold(&log.partition)
+            .is_some_and(|root| log.bounds.log_start < root.end)
+        {
+            // They are older than any extent, and nothing here knows what is among them.
+            continue;
+        }
         let oldest = ledger.oldest_extents(&log.partition, PAGE);
         let mut count = expired(&oldest, log.bytes, limits, now_ms);
         if sabotage::on(Bug::RetentionTakesMore) {

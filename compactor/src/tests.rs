@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use frazil_core::cold::NodeRef;
 use frazil_core::env::testing::SeededIds;
 use frazil_core::ports::{Bounds, Ledger, PartitionSummary, SegmentStatus};
 use frazil_core::{
@@ -51,6 +52,9 @@ impl Ledger for FakeLedger {
             .iter()
             .map(|(summary, _)| summary.clone())
             .collect()
+    }
+    fn cold(&self, _: &TopicPartition) -> Option<NodeRef> {
+        None
     }
     fn oldest_extents(&self, partition: &TopicPartition, limit: usize) -> Vec<Extent> {
         let told = self.0.lock().unwrap();

@@ -13,7 +13,8 @@ use frazil_core::env::testing::{ManualClock, MemDisk, SeededIds};
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
     Bounds, Broker, Catalog, CatalogRefusal, Commit, CommitOutcome, ConfigTarget, GroupClaim,
-    GroupRefusal, GroupStore, LogIndex, NewTopic, Sequencer, TOPIC_PARTITIONS_MAX, Watch,
+    GroupRefusal, GroupStore, Located, LogIndex, NewTopic, Place, Sequencer, TOPIC_PARTITIONS_MAX,
+    Watch,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Offset, PortError, PortResult, ProducerId, Topic, TopicId,
@@ -276,15 +277,15 @@ impl LogIndex for World {
         self.state.lock().bounds.get(partition).copied()
     }
 
-    fn locate(&self, _: &TopicPartition, _: Offset, _: u64) -> Vec<Extent> {
-        Vec::new()
+    fn locate(&self, _: &TopicPartition, _: Offset, _: u64) -> Located {
+        Located::default()
     }
 
-    fn locate_time(&self, _: &TopicPartition, _: Offset, _: i64) -> Option<Extent> {
+    fn locate_time(&self, _: &TopicPartition, _: Offset, _: i64) -> Option<Place> {
         None
     }
 
-    fn locate_max_timestamp(&self, _: &TopicPartition) -> Option<Extent> {
+    fn locate_max_timestamp(&self, _: &TopicPartition) -> Option<Place> {
         None
     }
 

@@ -46,9 +46,13 @@
 //! | 61 | `ClaimCollector` | `CollectorClaimed` | a collector |
 //! | 62 | `ForgetSegments` | `Forgotten` | a collector |
 //! | 63 | `Expire` | `Done` | retention |
+//! | 80 | `ClaimTable` | `TableClaimed` | a compactor, before it writes objects of a table |
+//! | 81 | `Replace` | `Replaced`, `Invalid` | a compactor, when they are all written |
+//! | 82 | `ForgetTableObjects` | `Forgotten` | a collector |
+//! | 83 | `ForgetTables` | `Forgotten` | a collector |
 //!
 //! Numbers 70-79 are kept for transactions (one command ends a transaction on all its partitions
-//! and applies its offsets), 80-89 for compaction and tables, 90-99 for further locations of
+//! and applies its offsets), 84-89 for compaction and tables, 90-99 for further locations of
 //! extents (`frazil.durability=replicated`).
 //!
 //! # Feature levels
@@ -67,6 +71,7 @@
 //! |---|---|
 //! | 1 | the beginning |
 //! | 2 | `RaiseLevel`, `Lapse`, `ForgetGateway`, `GiveUpWal` |
+//! | 3 | tables: `ClaimTable`, `Replace`, `ForgetTableObjects`, `ForgetTables` |
 //!
 //! Fields and variants are numbered and persisted: **never reuse a number**. A new optional field
 //! gets the next number; old bytes decode without it.
@@ -75,9 +80,11 @@
 
 #[cfg(doc)]
 use frazil_core::Location;
+use frazil_core::cold::TableObject;
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
     CatalogRefusal, Commit, CommitOutcome, ConfigTarget, GroupClaim, GroupRefusal, NewTopic,
+    Replacement, TableRefusal,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Offset, ProducerId, SegmentId, Topic, TopicId, TopicPartition,
@@ -86,7 +93,7 @@ use minicbor::{Decode, Encode};
 use uuid::Uuid;
 
 /// The highest feature level that this program knows.
-pub const LEVEL: u8 = 2;
+pub const LEVEL: u8 = 3;
 
 /// A command with what identifies this request for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -394,6 +401,46 @@ pub enum Command {
         #[n(1)]
         offsets_before_ms: i64,
     },
+
+    /// Claims a topic's table: see [`frazil_core::ports::Tables::claim_table`].
+    #[n(80)]
+    ClaimTable {
+        /// The topic.
+        #[n(0)]
+        topic: TopicId,
+        /// Who claims: chosen afresh by each process.
+        #[cbor(n(1), with = "crate::codec::uuid")]
+        holder: Uuid,
+        /// How long nobody else can, from now (the state's time).
+        #[n(2)]
+        lease_ms: u32,
+    },
+    /// Replaces what stands for cold offsets: see [`frazil_core::ports::Tables::replace`].
+    #[n(81)]
+    Replace(#[n(0)] Replacement),
+    /// Forgets retired objects of a table that are deleted.
+    #[n(82)]
+    ForgetTableObjects {
+        /// The claim's epoch.
+        #[n(0)]
+        collector: u64,
+        /// The topic.
+        #[n(1)]
+        topic: TopicId,
+        /// The objects; those that are not retired are left alone.
+        #[n(2)]
+        objects: Vec<TableObject>,
+    },
+    /// Forgets deleted topics that have no object of a table any more.
+    #[n(83)]
+    ForgetTables {
+        /// The claim's epoch.
+        #[n(0)]
+        collector: u64,
+        /// The topics; those that are not deleted are left alone.
+        #[n(1)]
+        topics: Vec<TopicId>,
+    },
 }
 
 impl Envelope {
@@ -410,6 +457,9 @@ impl Envelope {
 }
 
 impl Command {
+    /// The feature level from which on there are tables.
+    pub(crate) const TABLES_LEVEL: u8 = 3;
+
     /// The feature level from which on the command may be written. A level decides for ever what
     /// older programs stop at: once released, a line stays as it is.
     pub fn level(&self) -> u8 {
@@ -441,6 +491,10 @@ impl Command {
             | Self::ForgetSegments { .. }
             | Self::Expire { .. } => 1,
             Self::Lapse { .. } | Self::ForgetGateway { .. } | Self::GiveUpWal { .. } => 2,
+            Self::ClaimTable { .. }
+            | Self::Replace(_)
+            | Self::ForgetTableObjects { .. }
+            | Self::ForgetTables { .. } => Self::TABLES_LEVEL,
         }
     }
 
@@ -523,6 +577,12 @@ pub enum Outcome {
     /// Whether a gateway was forgotten.
     #[n(15)]
     Gateway(#[n(0)] Result<(), GatewayRefusal>),
+    /// The claim, or why there is none.
+    #[n(16)]
+    TableClaimed(#[n(0)] Result<u64, TableRefusal>),
+    /// Whether the replacement took place.
+    #[n(17)]
+    Replaced(#[n(0)] Result<(), TableRefusal>),
 }
 
 /// Why a gateway is not forgotten. Persisted: never reuse a number.

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use frazil_core::cold::{NodeRef, ObjectId, TableObject};
 use frazil_core::env::testing::{check_golden, golden};
 use frazil_core::group::{CommittedOffset, Coordinator, Group, Member};
 use frazil_core::ports::{
-    Append, AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, CatalogRefusal, Commit,
+    Append, AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, CatalogRefusal, ColdMove, Commit,
     CommitOutcome, ConfigTarget, GroupClaim, GroupRefusal, Move, NewTopic, ProducerBatch,
-    SegmentInfo,
+    Replacement, SegmentInfo, TableMove, TablePointer, TableRefusal,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Location, Offset, ProducerEpoch, ProducerId, SegmentId, Topic, TopicId,
@@ -426,6 +427,10 @@ fn number(command: &Command) -> u32 {
         Command::ClaimCollector => 61,
         Command::ForgetSegments { .. } => 62,
         Command::Expire { .. } => 63,
+        Command::ClaimTable { .. } => 80,
+        Command::Replace(_) => 81,
+        Command::ForgetTableObjects { .. } => 82,
+        Command::ForgetTables { .. } => 83,
     }
 }
 
@@ -452,6 +457,8 @@ fn outcome_number(outcome: &Outcome) -> u32 {
         Outcome::CollectorClaimed(_) => 13,
         Outcome::Forgotten(_) => 14,
         Outcome::Gateway(_) => 15,
+        Outcome::TableClaimed(_) => 16,
+        Outcome::Replaced(_) => 17,
     }
 }
 
@@ -750,4 +757,170 @@ fn losses_keep_their_bytes() {
     {
         assert_eq!(&Outcome::decode(item).expect("decodes"), outcome);
     }
+}
+
+/// What came with level 3: a table is claimed, grows, sheds objects, and dies with its topic.
+fn of_level_3() -> Vec<Envelope> {
+    let root = |claim, number, end| NodeRef {
+        base: Offset(0),
+        end: Offset(end),
+        id: ObjectId::new(claim, number),
+        level: 1,
+        length: 4_096,
+        crc: 0xDEAD_BEEF,
+        records: 2,
+        bytes: 1 << 33,
+        max_timestamp: 1_700_000_000_002,
+    };
+    let topic = topic_id(0x11);
+    let moved = |expected: Option<ObjectId>, base, end, root| ColdMove {
+        partition: 0,
+        expected,
+        base: Offset(base),
+        end: Offset(end),
+        root: Some(root),
+    };
+    let pointer = |number| TablePointer {
+        metadata: ObjectId::new(5, number),
+        length: 2_048,
+        crc: 17,
+    };
+    let claim = |topic| Command::ClaimTable {
+        topic,
+        holder: Uuid::from_u128(0xC0),
+        lease_ms: 60_000,
+    };
+    let runs = [(0, 64), (2, 64)].map(|(number, start)| {
+        let batches = vec![batch(2, None)];
+        append(partition(0x11, 0), in_segment(number, start, 200), batches)
+    });
+    let commands = vec![
+        Command::InitCluster {
+            cluster_id: "q1Sh-9_ISia_zwGINzRvyQ".to_owned(),
+            level: Some(3),
+        },
+        register(None, 0xA1),
+        new_topic(0x11, "orders.v1"),
+        new_topic(0x22, "doomed"),
+        claim(topic),
+        commit(0, runs.to_vec(), vec![]),
+        Command::Replace(Replacement {
+            topic,
+            claim: 5,
+            lease_ms: 60_000,
+            moves: vec![moved(None, 0, 2, root(5, 1, 2))],
+            table: Some(TableMove {
+                expected: None,
+                new: pointer(2),
+            }),
+            retired: vec![],
+        }),
+        Command::Replace(Replacement {
+            topic,
+            claim: 5,
+            lease_ms: 0,
+            moves: vec![moved(Some(ObjectId::new(5, 1)), 2, 4, root(5, 300, 4))],
+            table: Some(TableMove {
+                expected: Some(ObjectId::new(5, 2)),
+                new: pointer(301),
+            }),
+            retired: vec![
+                TableObject::Data(ObjectId::new(5, 0)),
+                TableObject::Manifest(0, ObjectId::new(5, 1)),
+                TableObject::Metadata(ObjectId::new(5, 2)),
+                TableObject::List(ObjectId::new(5, 3)),
+                TableObject::Files(ObjectId::new(5, 4)),
+            ],
+        }),
+        claim(topic_id(0x22)),
+        Command::DeleteTopic { id: topic_id(0x22) },
+        Command::ClaimCollector,
+        Command::ForgetTableObjects {
+            collector: 11,
+            topic,
+            objects: vec![TableObject::Data(ObjectId::new(5, 0))],
+        },
+        claim(topic),
+        Command::ForgetTables {
+            collector: 11,
+            topics: vec![topic_id(0x33)],
+        },
+    ];
+    let envelope = |(request, command)| Envelope {
+        client: Uuid::from_u128(0xC11E),
+        request,
+        done_below: request,
+        time_ms: 1_700_000_000_000 + request as i64,
+        command,
+    };
+    (1..).zip(commands).map(envelope).collect()
+}
+
+#[test]
+fn commands_of_level_3_keep_their_bytes() {
+    let versions: Vec<(u32, u8)> = of_level_3()
+        .iter()
+        .map(|e| (number(&e.command), e.encode()[0]))
+        .filter(|(number, _)| *number >= 80)
+        .collect();
+    assert_eq!(
+        versions,
+        [
+            (80, 3),
+            (81, 3),
+            (81, 3),
+            (80, 3),
+            (82, 3),
+            (80, 3),
+            (83, 3)
+        ]
+    );
+    let bytes = framed(of_level_3().iter().map(Envelope::encode));
+    check_golden("metadata-commands-v3.bin", &bytes);
+    let read: Vec<_> = unframed(&golden("metadata-commands-v3.bin"))
+        .into_iter()
+        .map(|item| Envelope::decode(item).expect("decodes"))
+        .collect();
+    assert_eq!(read, of_level_3());
+
+    let mut state = State::new();
+    for (envelope, index) in of_level_3().iter().zip(1..) {
+        let (outcome, _) = state.apply(index, envelope);
+        let refused = matches!(
+            outcome,
+            Outcome::Fenced
+                | Outcome::Invalid(_)
+                | Outcome::TableClaimed(Err(_))
+                | Outcome::Replaced(Err(_))
+                | Outcome::Forgotten(false)
+        );
+        assert!(!refused, "{envelope:?}: {outcome:?}");
+    }
+    let counts = state.counts();
+    assert_eq!((counts.cold_partitions, counts.extents), (1, 0));
+    assert_eq!((counts.retired_objects, counts.dead_tables), (4, 1));
+    check_golden("metadata-snapshot-v3.bin", &state.snapshot());
+    let restored = State::restore(&golden("metadata-snapshot-v3.bin"));
+    assert_eq!(restored.expect("restores"), state);
+
+    let mut outcomes = vec![Outcome::TableClaimed(Ok(5)), Outcome::Replaced(Ok(()))];
+    let refusals = [
+        TableRefusal::UnknownTopic,
+        TableRefusal::Held,
+        TableRefusal::Superseded,
+        TableRefusal::Changed,
+    ];
+    outcomes.extend(refusals.map(|refusal| Outcome::TableClaimed(Err(refusal))));
+    outcomes.extend(refusals.map(|refusal| Outcome::Replaced(Err(refusal))));
+    let numbers: BTreeSet<_> = outcomes.iter().map(outcome_number).collect();
+    assert_eq!(numbers, BTreeSet::from([16, 17]));
+    check_golden(
+        "metadata-outcomes-v1-tables.bin",
+        &framed(outcomes.iter().map(Outcome::encode)),
+    );
+    let read: Vec<_> = unframed(&golden("metadata-outcomes-v1-tables.bin"))
+        .into_iter()
+        .map(|item| Outcome::decode(item).expect("decodes"))
+        .collect();
+    assert_eq!(read, outcomes);
 }

@@ -232,7 +232,7 @@ impl Reader {
                     retries += 1;
                     // It may have moved, and have been joined with its neighbours.
                     let length = u64::from(extent.location.length());
-                    extents = self.locate(partition, extent.base, length);
+                    extents = self.locate(partition, extent.base, length)?;
                     extents.retain(|moved| moved.base < extent.end);
                 }
                 Err(error) => return Err(error),
@@ -262,10 +262,18 @@ impl Reader {
         Ok(self.index.barrier().await?)
     }
 
-    fn locate(&self, partition: TopicPartition, from: Offset, bytes: u64) -> Vec<Extent> {
-        let mut extents = self.index.locate(&partition, from, bytes);
-        extents.truncate(EXTENTS_MAX);
-        extents
+    fn locate(
+        &self,
+        partition: TopicPartition,
+        from: Offset,
+        bytes: u64,
+    ) -> Result<Vec<Extent>, ReadError> {
+        let mut located = self.index.locate(&partition, from, bytes);
+        if let Some(root) = located.cold {
+            return Err(ReadError::InTable { end: root.end });
+        }
+        located.extents.truncate(EXTENTS_MAX);
+        Ok(located.extents)
     }
 
     async fn batches_of(
@@ -308,7 +316,7 @@ impl Reader {
         };
         if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
             let wanted = request.max_bytes.max(1) as u64;
-            let extents = self.locate(request.partition, request.from, wanted);
+            let extents = self.locate(request.partition, request.from, wanted)?;
             progress.class = self.class(request.from, &bounds, extents.first());
             for index in 0..extents.len() {
                 match self.walk(request, &extents[index..], &mut progress).await {
@@ -457,7 +465,9 @@ impl Reader {
     /// Has the next blocks of a partition fetched, for a reader that goes on at `next`.
     fn read_ahead(&self, partition: TopicPartition, next: Offset) {
         let window = self.limits.window;
-        let mut extents = self.locate(partition, next, window);
+        let Ok(mut extents) = self.locate(partition, next, window) else {
+            return;
+        };
         extents.truncate(COLD_EXTENTS_MAX);
         let Some(first) = extents.first() else {
             return;

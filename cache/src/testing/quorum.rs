@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use frazil_core::ports::{
     AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, Bounds, Commit, CommitOutcome, Gateway,
-    Gateways, LogIndex, Sequencer, Watch,
+    Gateways, Located, LogIndex, Place, Sequencer, Watch,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Location, Offset, PortError, PortResult, ProducerId, SegmentId,
@@ -355,29 +355,34 @@ impl LogIndex for FakeQuorum {
         })
     }
 
-    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
         let state = self.state.lock();
         let Some(log) = state.logs.get(partition) else {
-            return Vec::new();
+            return Located::default();
         };
         let mut bytes = 0;
         let extents = log.extents.iter().skip_while(|extent| extent.end <= from);
-        extents
+        let extents = extents
             .take_while(|extent| {
                 let more = bytes < max_bytes;
                 bytes += u64::from(extent.location.length());
                 more
             })
             .copied()
-            .collect()
+            .collect();
+        Located {
+            cold: None,
+            extents,
+        }
     }
 
-    fn locate_time(&self, partition: &TopicPartition, from: Offset, _: i64) -> Option<Extent> {
-        self.locate(partition, from, 1).pop()
+    fn locate_time(&self, partition: &TopicPartition, from: Offset, _: i64) -> Option<Place> {
+        let mut located = self.locate(partition, from, 1);
+        located.extents.pop().map(Place::Extent)
     }
 
-    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
-        self.locate(partition, Offset::ZERO, 1).pop()
+    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place> {
+        self.locate_time(partition, Offset::ZERO, 0)
     }
 
     fn size_bytes(&self, partition: &TopicPartition) -> u64 {

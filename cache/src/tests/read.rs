@@ -417,7 +417,7 @@ async fn lost_offsets_are_passed_over_and_never_silently_at_the_end() {
     // Without room for it, nothing is passed over.
     let found = read(1, 60).await.unwrap();
     assert_eq!((found.next, found.bytes), (Offset(1), 0));
-    let extent = world.quorum.locate(&partition(0), Offset(1), 1)[0];
+    let extent = world.quorum.locate(&partition(0), Offset(1), 1).extents[0];
     assert_eq!(
         node.cache.read_extent(partition(0), &extent).await.unwrap(),
         []

@@ -123,7 +123,8 @@ async fn read(world: Arc<World>, node: Arc<Node>) {
         let Some(bounds) = node.client().bounds(&partition) else {
             continue;
         };
-        for extent in node.client().locate(&partition, bounds.log_start, 300) {
+        let located = node.client().locate(&partition, bounds.log_start, 300);
+        for extent in located.extents {
             let Location::Segment { id, start, length } = extent.location else {
                 continue;
             };

@@ -258,11 +258,11 @@ impl Fetch<'_> {
                 let bytes_max = wanted.bytes_max.saturating_sub(wanted.bytes);
                 // At least one byte is asked for, so that the first batch of all is found even if
                 // the limits are 0.
-                let extents = self
+                let located = self
                     .ctx
                     .log
                     .locate(&partition, wanted.next, bytes_max.max(1) as u64);
-                let bytes = extents.iter().map(served_bytes).sum();
+                let bytes = located.extents.iter().map(served_bytes).sum();
                 available.push((
                     Available { bytes, bytes_max },
                     Read {

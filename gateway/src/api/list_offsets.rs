@@ -16,9 +16,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use frazil_cache::ReadError;
 use frazil_core::batch::codec::decompress;
 use frazil_core::batch::{BatchHeader, HEADER_LENGTH, RECORDS_MAX, RecordSlices};
-use frazil_core::ports::Bounds;
+use frazil_core::ports::{Bounds, Place};
 use frazil_core::{Extent, LEADER_EPOCH, Offset, TopicPartition};
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{
@@ -154,9 +155,10 @@ async fn find(
         EARLIEST | EARLIEST_LOCAL => Ok(at(bounds.log_start)),
         LATEST_TIERED => Ok(NOTHING),
         MAX_TIMESTAMP => {
-            let Some(extent) = ctx.log.locate_max_timestamp(&partition) else {
+            let Some(place) = ctx.log.locate_max_timestamp(&partition) else {
                 return Ok(NOTHING);
             };
+            let extent = in_extent(partition, place)?;
             let found = search(
                 ctx,
                 partition,
@@ -181,6 +183,18 @@ fn within(found: Option<Found>, end: Offset) -> Found {
         .unwrap_or(NOTHING)
 }
 
+/// The extent, if it is one.
+fn in_extent(partition: TopicPartition, place: Place) -> Result<Extent, Code> {
+    match place {
+        Place::Extent(extent) => Ok(extent),
+        Place::Cold(root) => {
+            let error = ReadError::InTable { end: root.end };
+            warn!(%partition, %error, "records cannot be read");
+            Err(error::read(&error))
+        }
+    }
+}
+
 /// The first record from the log start on that has `timestamp` or a later one.
 async fn find_time(
     ctx: &Ctx,
@@ -190,9 +204,10 @@ async fn find_time(
 ) -> Result<Option<Found>, Code> {
     let mut from = bounds.log_start;
     for _ in 0..EXTENTS_MAX {
-        let Some(extent) = ctx.log.locate_time(&partition, from, timestamp) else {
+        let Some(place) = ctx.log.locate_time(&partition, from, timestamp) else {
             return Ok(None);
         };
+        let extent = in_extent(partition, place)?;
         let found = search(ctx, partition, extent, bounds.log_start, timestamp).await?;
         if found.is_some() {
             return Ok(found);

@@ -116,7 +116,7 @@ impl LogIndex for Quorum {
         self.read(|state| state.bounds(partition))
     }
 
-    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
         let command = self.before_locate.lock().take();
         if let Some(command) = command {
             self.apply(command);
@@ -124,11 +124,11 @@ impl LogIndex for Quorum {
         self.read(|state| state.locate(partition, from, max_bytes))
     }
 
-    fn locate_time(&self, partition: &TopicPartition, from: Offset, time: i64) -> Option<Extent> {
+    fn locate_time(&self, partition: &TopicPartition, from: Offset, time: i64) -> Option<Place> {
         self.read(|state| state.locate_time(partition, from, time))
     }
 
-    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
+    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place> {
         self.read(|state| state.locate_max_timestamp(partition))
     }
 

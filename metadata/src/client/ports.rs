@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use frazil_core::cold::{NodeRef, TableObject};
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
-    Bounds, Broker, Catalog, CatalogRefusal, Commit, CommitOutcome, ConfigTarget, Gateway,
-    Gateways, GroupClaim, GroupRefusal, GroupStore, Ledger, LogIndex, NewTopic, PartitionSummary,
-    SegmentStatus, Sequencer, Watch,
+    Bounds, Broker, Catalog, CatalogRefusal, ClaimStatus, Commit, CommitOutcome, ConfigTarget,
+    Gateway, Gateways, GroupClaim, GroupRefusal, GroupStore, Ledger, Located, LogIndex, NewTopic,
+    PartitionSummary, Place, Replacement, SegmentStatus, Sequencer, Table, TableRefusal, Tables,
+    Watch,
 };
 use frazil_core::{
     BrokerId, Extent, Offset, PortResult, ProducerId, SegmentId, Topic, TopicId, TopicPartition,
 };
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{Client, unexpected};
 use crate::command::{Command, Outcome};
@@ -34,7 +37,7 @@ impl LogIndex for Client {
         self.image().read(|state| state.bounds(partition))
     }
 
-    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+    fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
         self.image()
             .read(|state| state.locate(partition, from, max_bytes))
     }
@@ -44,12 +47,12 @@ impl LogIndex for Client {
         partition: &TopicPartition,
         from: Offset,
         timestamp: i64,
-    ) -> Option<Extent> {
+    ) -> Option<Place> {
         self.image()
             .read(|state| state.locate_time(partition, from, timestamp))
     }
 
-    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
+    fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place> {
         self.image()
             .read(|state| state.locate_max_timestamp(partition))
     }
@@ -239,6 +242,10 @@ impl Ledger for Client {
         self.image().read(|state| state.partitions())
     }
 
+    fn cold(&self, partition: &TopicPartition) -> Option<NodeRef> {
+        self.image().read(|state| state.cold(partition))
+    }
+
     fn oldest_extents(&self, partition: &TopicPartition, limit: usize) -> Vec<Extent> {
         self.image()
             .read(|state| state.oldest_extents(partition, limit))
@@ -264,13 +271,8 @@ impl Ledger for Client {
     }
 
     async fn forget_segments(&self, collector: u64, ids: Vec<SegmentId>) -> PortResult<bool> {
-        match self
-            .execute(Command::ForgetSegments { collector, ids })
-            .await?
-        {
-            Outcome::Forgotten(current) => Ok(current),
-            other => Err(unexpected(&other)),
-        }
+        self.forget(Command::ForgetSegments { collector, ids })
+            .await
     }
 
     async fn expire(&self, producers_before_ms: i64, offsets_before_ms: i64) -> PortResult<()> {
@@ -284,10 +286,83 @@ impl Ledger for Client {
     }
 }
 
+#[async_trait]
+impl Tables for Client {
+    fn enabled(&self) -> bool {
+        self.image().read(|state| state.level()) >= Command::TABLES_LEVEL
+    }
+
+    fn table(&self, topic: TopicId) -> Option<Table> {
+        self.image().read(|state| state.table(topic))
+    }
+
+    fn claim_status(&self, topic: TopicId, claim: u64) -> ClaimStatus {
+        self.image().read(|state| state.claim_status(topic, claim))
+    }
+
+    fn retired_objects(&self, limit: usize) -> Vec<(TopicId, TableObject, i64)> {
+        self.image().read(|state| state.retired_objects(limit))
+    }
+
+    fn dead_tables(&self) -> Vec<(TopicId, i64)> {
+        self.image().read(|state| state.dead_tables())
+    }
+
+    async fn claim_table(
+        &self,
+        topic: TopicId,
+        holder: Uuid,
+        lease_ms: u32,
+    ) -> PortResult<Result<u64, TableRefusal>> {
+        let command = Command::ClaimTable {
+            topic,
+            holder,
+            lease_ms,
+        };
+        match self.execute(command).await? {
+            Outcome::TableClaimed(claimed) => Ok(claimed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn replace(&self, replacement: Replacement) -> PortResult<Result<(), TableRefusal>> {
+        match self.execute(Command::Replace(replacement)).await? {
+            Outcome::Replaced(replaced) => Ok(replaced),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn forget_objects(
+        &self,
+        collector: u64,
+        topic: TopicId,
+        objects: Vec<TableObject>,
+    ) -> PortResult<bool> {
+        self.forget(Command::ForgetTableObjects {
+            collector,
+            topic,
+            objects,
+        })
+        .await
+    }
+
+    async fn forget_tables(&self, collector: u64, topics: Vec<TopicId>) -> PortResult<bool> {
+        self.forget(Command::ForgetTables { collector, topics })
+            .await
+    }
+}
+
 impl Client {
     async fn catalog(&self, command: Command) -> PortResult<Result<(), CatalogRefusal>> {
         match self.execute(command).await? {
             Outcome::Catalog(result) => Ok(result),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn forget(&self, command: Command) -> PortResult<bool> {
+        match self.execute(command).await? {
+            Outcome::Forgotten(current) => Ok(current),
             other => Err(unexpected(&other)),
         }
     }

@@ -40,6 +40,7 @@ impl State {
             }
         }
         self.segments.check(&references)?;
+        self.check_tables()?;
         self.groups.check(&self.topics, self.applied)?;
         self.sessions.check(self.applied)?;
         if !(0..PRODUCER_ID_MAX).contains(&self.next_producer) {

@@ -9,6 +9,8 @@
 //!  extents tile the offsets; only the first may begin before the log start
 //! ```
 //!
+//! What is older may be cold: see [`cold`].
+//!
 //! An extent whose bytes are lost for good ([`Location::Lost`]) stays in its place, so that offsets
 //! still have no gap; those that follow each other are one.
 //!
@@ -16,9 +18,12 @@
 //! a write-ahead log are joined only within one append: a move names whole appends, and a joined
 //! extent could not be cut, since the state does not know where its batches end.
 
+mod cold;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use frazil_core::cold::NodeRef;
 use frazil_core::ports::{Append, AppendOutcome, BatchOutcome, BatchRefusal, Bounds, Commit, Move};
 use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerId, Extent, Location, Offset, SegmentId};
@@ -26,6 +31,8 @@ use minicbor::{Decode, Encode};
 
 use super::producers::{Producers, Verdict};
 use super::segments::Segments;
+
+pub(super) use cold::{Misfit, check_move};
 
 #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
 pub(super) struct Log {
@@ -38,6 +45,9 @@ pub(super) struct Log {
     extents: VecDeque<Extent>,
     #[n(3)]
     producers: Producers,
+    /// The root of the manifest of what is before the extents.
+    #[n(4)]
+    cold: Option<Box<NodeRef>>,
     /// The sum of the extents' lengths. Derived.
     #[cbor(skip)]
     bytes: u64,
@@ -169,15 +179,25 @@ impl Log {
 
     pub(super) fn bounds(&self) -> Bounds {
         let ahead = u32::from(sabotage::on(Bug::HighWatermarkAhead));
+        let bounds = self.bounds_in_state();
         Bounds {
-            log_start: self.log_start,
-            last_stable: self.high_watermark,
-            high_watermark: self.high_watermark + ahead,
+            high_watermark: bounds.high_watermark + ahead,
+            ..bounds
         }
     }
 
+    fn bounds_in_state(&self) -> Bounds {
+        Bounds {
+            log_start: self.log_start,
+            last_stable: self.high_watermark,
+            high_watermark: self.high_watermark,
+        }
+    }
+
+    /// Stored bytes, cold ones that can be read included.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        let cold = self.readable_cold().map_or(0, |root| root.bytes);
+        self.bytes.saturating_add(cold)
     }
 
     pub(super) fn extents(&self) -> &VecDeque<Extent> {
@@ -470,16 +490,10 @@ impl Log {
             bytes += u64::from(extent.location.length());
             expected = Some(extent.end);
         }
-        if expected.unwrap_or(self.log_start) != self.high_watermark {
+        if expected.is_some_and(|end| end != self.high_watermark) {
             return Err(format!("no extent ends at {}", self.high_watermark));
         }
-        if self
-            .extents
-            .front()
-            .is_some_and(|first| first.end <= self.log_start || first.base > self.log_start)
-        {
-            return Err(format!("the first extent does not hold {}", self.log_start));
-        }
+        self.check_cold()?;
         if bytes != self.bytes {
             return Err(format!("{bytes} bytes counted as {}", self.bytes));
         }

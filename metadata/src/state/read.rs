@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use frazil_core::cold::NodeRef;
 use frazil_core::group::{CommittedOffset, Coordinator, Group};
 use frazil_core::ports::{
-    Bounds, Broker, CatalogRefusal, Gateway, NewTopic, PartitionSummary, SegmentStatus,
+    Bounds, Broker, CatalogRefusal, Gateway, Located, NewTopic, PartitionSummary, Place,
+    SegmentStatus,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, Topic, TopicId, TopicPartition,
@@ -37,6 +39,14 @@ pub struct Counts {
     pub groups: usize,
     /// Client sessions.
     pub sessions: usize,
+    /// Partitions that have cold offsets.
+    pub cold_partitions: usize,
+    /// Tables that have ever been claimed.
+    pub tables: usize,
+    /// Objects of tables that wait for collection.
+    pub retired_objects: usize,
+    /// Deleted topics whose tables wait for collection.
+    pub dead_tables: usize,
 }
 
 impl State {
@@ -73,18 +83,24 @@ impl State {
     /// How much there is of everything. Visits every partition.
     pub fn counts(&self) -> Counts {
         let (segments, retired_segments) = self.segments.counts();
+        let (tables, dead_tables, retired_objects) =
+            self.tables.as_ref().map_or((0, 0, 0), |t| t.counts());
         let mut counts = Counts {
             topics: self.topics.topics().count(),
             segments,
             retired_segments,
             groups: self.groups.len(),
             sessions: self.sessions.len(),
+            tables,
+            retired_objects,
+            dead_tables,
             ..Counts::default()
         };
         for (_, _, log) in self.topics.logs() {
             counts.partitions += 1;
             counts.extents += log.extents().len();
             counts.producers += log.producers().len();
+            counts.cold_partitions += usize::from(log.readable_cold().is_some());
         }
         counts
     }
@@ -96,50 +112,65 @@ impl State {
         self.topics.log(partition).map(|log| log.bounds())
     }
 
-    /// Extents from `from` on that hold `max_bytes` bytes; at least one, if there is any.
-    pub fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Vec<Extent> {
+    /// Where the offsets from `from` on are: the root if that one is cold, and extents that hold
+    /// `max_bytes` bytes, at least one if there is any.
+    pub fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
         let Some(log) = self.topics.log(partition) else {
-            return Vec::new();
+            return Located::default();
         };
-        let mut found = Vec::new();
+        let mut extents = Vec::new();
         let mut bytes = 0;
         for extent in log.extents().range(log.position(from)..) {
-            found.push(*extent);
+            extents.push(*extent);
             bytes += u64::from(extent.location.length());
             if bytes >= max_bytes {
                 break;
             }
         }
-        found
+        let cold = log.cold_at(from).cloned();
+        Located { cold, extents }
     }
 
-    /// The first extent that is not lost from `from` on with a timestamp of at least `timestamp`. Linear in the
-    /// extents passed over.
+    /// The first place that is not lost from `from` on with a timestamp of at least `timestamp`.
+    /// Linear in the extents passed over.
     pub fn locate_time(
         &self,
         partition: &TopicPartition,
         from: Offset,
         timestamp: i64,
-    ) -> Option<Extent> {
+    ) -> Option<Place> {
         let log = self.topics.log(partition)?;
+        let cold = log.cold_at(from);
+        if let Some(root) = cold.filter(|r| r.records > 0 && r.max_timestamp >= timestamp) {
+            return Some(Place::Cold(root.clone()));
+        }
         log.extents()
             .range(log.position(from)..)
             .find(|extent| extent.location != Location::Lost && extent.max_timestamp >= timestamp)
-            .copied()
+            .map(|extent| Place::Extent(*extent))
     }
 
-    /// The first extent that is not lost with the largest timestamp. Linear in the partition's extents.
-    pub fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Extent> {
-        let extents = self.topics.log(partition)?.extents();
-        extents
+    /// The first place that is not lost with the largest timestamp. Linear in the partition's
+    /// extents.
+    pub fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place> {
+        let log = self.topics.log(partition)?;
+        let extent = log
+            .extents()
             .iter()
             .rev()
             .filter(|extent| extent.location != Location::Lost)
-            .max_by_key(|extent| extent.max_timestamp)
-            .copied()
+            .max_by_key(|extent| extent.max_timestamp);
+        let cold = log.readable_cold().filter(|root| root.records > 0);
+        match (cold, extent) {
+            (Some(root), Some(extent)) if root.max_timestamp < extent.max_timestamp => {
+                Some(Place::Extent(*extent))
+            }
+            (Some(root), _) => Some(Place::Cold(root.clone())),
+            (None, extent) => extent.map(|extent| Place::Extent(*extent)),
+        }
     }
 
-    /// Stored bytes of a partition.
+    /// Stored bytes of a partition, cold ones that can be read included.
     pub fn size_bytes(&self, partition: &TopicPartition) -> u64 {
         self.topics.log(partition).map_or(0, |log| log.bytes())
     }
@@ -279,7 +310,12 @@ impl State {
             .collect()
     }
 
-    /// The first `limit` extents of a partition.
+    /// The root of a partition's manifest, even if all of its offsets are below the log start.
+    pub fn cold(&self, partition: &TopicPartition) -> Option<NodeRef> {
+        self.topics.log(partition)?.cold().cloned()
+    }
+
+    /// The first `limit` extents of a partition, which follow its cold offsets.
     pub fn oldest_extents(&self, partition: &TopicPartition, limit: usize) -> Vec<Extent> {
         self.topics
             .log(partition)

@@ -75,7 +75,7 @@ async fn what_the_log_does_not_have_gives_no_snapshot() {
         elsewhere.path().to_owned(),
     ));
     let upto = last().await;
-    let whole = replay(&none, &voter.node.log, upto, 2)
+    let whole = replay(&none, &voter.node.log, upto, crate::command::LEVEL)
         .await
         .unwrap()
         .unwrap();
@@ -91,14 +91,14 @@ async fn what_the_log_does_not_have_gives_no_snapshot() {
     create(&client, 10).await;
     let upto = last().await;
     assert!(
-        replay(&none, &voter.node.log, upto, 2)
+        replay(&none, &voter.node.log, upto, crate::command::LEVEL)
             .await
             .unwrap()
             .is_none()
     );
     // The snapshot has the rest.
     let there = &voter.node.snapshots;
-    let whole = replay(there, &voter.node.log, upto, 2)
+    let whole = replay(there, &voter.node.log, upto, crate::command::LEVEL)
         .await
         .unwrap()
         .unwrap();

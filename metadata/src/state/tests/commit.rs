@@ -1,6 +1,6 @@
 //! Appending: offsets, holes in the bytes, joined extents, fencing.
 
-use frazil_core::ports::{BatchOutcome, BatchRefusal};
+use frazil_core::ports::{BatchOutcome, BatchRefusal, Located};
 
 use super::*;
 
@@ -242,28 +242,28 @@ fn extents_are_found_by_offset_bytes_and_time() {
         };
         world.append(gateway, P(), gateway.in_segment(number, 0, 20), &[batch]);
     }
-    let bases = |extents: Vec<frazil_core::Extent>| -> Vec<i64> {
-        extents.iter().map(|extent| extent.base.0).collect()
-    };
     let state = &world.state;
-    let locate = |from, bytes| bases(state.locate(&P(), Offset(from), bytes));
+    let locate = |from, bytes| -> Vec<i64> {
+        let located = state.locate(&P(), Offset(from), bytes);
+        assert_eq!(located.cold, None);
+        located.extents.iter().map(|extent| extent.base.0).collect()
+    };
     assert_eq!(locate(0, 0), [0]);
     assert_eq!(locate(3, 20), [2]);
     assert_eq!(locate(3, 21), [2, 4]);
     assert_eq!(locate(0, u64::MAX), [0, 2, 4, 6]);
     assert_eq!(locate(8, 100), [0; 0]);
-    assert_eq!(state.locate(&partition(9, 0), Offset(0), 1), []);
-    let at = |from, time| {
-        let extent = state.locate_time(&P(), Offset(from), time);
-        extent.map(|extent| extent.base.0)
-    };
+    assert_eq!(
+        state.locate(&partition(9, 0), Offset(0), 1),
+        Located::default()
+    );
+    let at = |from, time| base(state.locate_time(&P(), Offset(from), time));
     assert_eq!(at(0, 0), Some(0));
     assert_eq!(at(0, 51), Some(2));
     assert_eq!(at(4, 51), Some(6));
     assert_eq!(at(5, 20), Some(4));
     assert_eq!(at(0, 91), None);
-    let newest = state.locate_max_timestamp(&P()).expect("an extent");
-    assert_eq!(newest.base, Offset(2));
+    assert_eq!(base(state.locate_max_timestamp(&P())), Some(2));
     assert_eq!(state.locate_max_timestamp(&partition(1, 1)), None);
 }
 
@@ -272,6 +272,6 @@ fn extents_are_found_by_offset_bytes_and_time() {
 #[test]
 fn memory_is_as_documented() {
     assert_eq!(size_of::<frazil_core::Extent>(), 56);
-    assert_eq!(size_of::<crate::state::log::Log>(), 80);
+    assert_eq!(size_of::<crate::state::log::Log>(), 88);
     assert_eq!(crate::state::producers::Producers::UNIT, 112);
 }

@@ -10,11 +10,13 @@ mod moves;
 mod random;
 mod restore;
 mod sessions;
+mod tables;
 
 use std::collections::BTreeMap;
 
 use frazil_core::ports::{
-    Append, AppendOutcome, BatchInfo, BatchOutcome, Commit, NewTopic, ProducerBatch, SegmentInfo,
+    Append, AppendOutcome, BatchInfo, BatchOutcome, Commit, NewTopic, Place, ProducerBatch,
+    SegmentInfo,
 };
 use frazil_core::{
     BrokerEpoch, BrokerId, Location, Offset, ProducerEpoch, ProducerId, SegmentId, TopicId,
@@ -239,6 +241,14 @@ fn sequenced(epoch: i16, base_sequence: i32, records: u32) -> BatchInfo {
             base_sequence,
         }),
         ..plain(records)
+    }
+}
+
+/// Where an extent that was found begins.
+fn base(place: Option<Place>) -> Option<i64> {
+    match place? {
+        Place::Extent(extent) => Some(extent.base.0),
+        Place::Cold(root) => panic!("{root:?}"),
     }
 }
 

@@ -415,6 +415,8 @@ fn random_commands_reach_every_outcome() {
                 Outcome::RecordsDeleted(result) => result.is_ok(),
                 Outcome::Group(result) => result.is_ok(),
                 Outcome::Gateway(result) => result.is_ok(),
+                Outcome::TableClaimed(result) => result.is_ok(),
+                Outcome::Replaced(result) => result.is_ok(),
                 Outcome::Forgotten(done) => *done,
                 Outcome::Stale | Outcome::Fenced | Outcome::Invalid(_) => false,
                 Outcome::Done
