@@ -1,7 +1,8 @@
 //! Writes a small Iceberg table into a directory, for table engines to read:
 //! `cargo run -p frazil-table --example write_table -- DIRECTORY`. Prints the metadata's path.
 //!
-//! Three snapshots: two that append a file, one that replaces both files by one of the same rows.
+//! Three snapshots: two that append a file of a day each, one that replaces both files by one of the
+//! same rows, which is in no partition then.
 #![expect(clippy::disallowed_methods, reason = "a tool that writes files")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,12 +12,14 @@ use bytes::Bytes;
 use frazil_core::batch::{BatchBuilder, Codec};
 use frazil_core::{Offset, TopicId};
 use frazil_table::iceberg::{
-    Commit, CommitError, Committed, DataFile, TableMetadata, decode_list, decode_manifest,
+    Commit, CommitError, Committed, DataFile, PartitionBy, TableMetadata, decode_list,
+    decode_manifest,
 };
 use frazil_table::{Fetched, GroupIndex, GroupRef, ObjectId, Read, Writer, WriterConfig, Written};
 
 const TOPIC: TopicId = TopicId::new(uuid::Uuid::from_u128(0x11));
 const RECORDS: u32 = 2500;
+const DAY_MS: i64 = 86_400_000;
 
 /// The objects of the table lie where their locations say.
 fn put(location: &str, bytes: &[u8]) {
@@ -32,7 +35,12 @@ fn get(location: &str) -> Vec<u8> {
 fn write_file(location: &str, written: Written) -> (DataFile, Vec<GroupRef>, Bytes) {
     let bytes = Bytes::from(written.parts.concat());
     put(location, &bytes);
-    let file = DataFile::new(location.to_owned(), written.bytes, &written.groups);
+    let file = DataFile::new(
+        location.to_owned(),
+        written.bytes,
+        PartitionBy::Day,
+        &written.groups,
+    );
     (file, written.groups, bytes)
 }
 
@@ -44,7 +52,7 @@ fn convert(id: ObjectId, base: Offset) -> Written {
         for record in 0..RECORDS {
             let offset = base + record;
             let value = format!(r#"{{"partition":{partition},"offset":{offset}}}"#);
-            let time = 1_700_000_000_000 + offset.0;
+            let time = 1_700_000_000_000 + DAY_MS * (base.0 / i64::from(RECORDS)) + offset.0;
             let headers: &[(&[u8], Option<&[u8]>)] = &[(b"h", Some(b"1")), (b"h", None)];
             batch.push(time, Some(b"key"), Some(value.as_bytes()), headers);
         }
@@ -124,6 +132,7 @@ fn main() {
     let root = format!("file://{}", directory.display());
     let location = format!("{root}/tables/{TOPIC}");
     let mut table = TableMetadata::new(TOPIC.to_string(), location, 1_700_000_000_000);
+    table.set_partition_by(PartitionBy::Day);
     let mut sources = Vec::new();
     let mut paths = BTreeSet::new();
     for claim in 1..=3u64 {

@@ -130,6 +130,17 @@ def check_pruning(file):
         assert duckdb.execute(count, [str(file), *last]).fetchone() == (1,)
 
 
+#: Spec and partition of the files in each version: two days, then one file with rows of both.
+DAYS = [
+    [(1, "{'kafka_timestamp_day': datetime.date(2023, 11, 14)}")],
+    [
+        (1, "{'kafka_timestamp_day': datetime.date(2023, 11, 14)}"),
+        (1, "{'kafka_timestamp_day': datetime.date(2023, 11, 15)}"),
+    ],
+    [(0, "{'kafka_timestamp_day': None}")],
+]
+
+
 def check_table(metadata):
     """The table that table/examples/write_table.rs makes, of which these are the versions."""
     for version, (location, count) in enumerate(zip(metadata, [5000, 10000, 10000], strict=True)):
@@ -142,12 +153,18 @@ def check_table(metadata):
             value = f'{{"partition":{row["kafka_partition"]},"offset":{row["kafka_offset"]}}}'
             assert row["kafka_value"].decode() == value, row
             assert [header["header_key"] for header in row["kafka_headers"]] == ["h", "h"], row
-        assert len(table.inspect.files()) == [1, 2, 1][version]
+        files = table.inspect.files().to_pylist()
+        days = sorted((file["spec_id"], str(file["partition"])) for file in files)
+        assert days == DAYS[version], days
         # Files whose bounds exclude it are not even opened.
         plan = list(table.scan(row_filter="kafka_offset = 2600").plan_files())
         assert len(plan) == [0, 1, 1][version], plan
         time = "kafka_timestamp < '2023-11-14T22:13:20.100+00:00'"
         assert table.scan(row_filter=time).to_arrow().num_rows == 200
+        time = "kafka_timestamp >= '2023-11-15T00:00:00+00:00'"
+        plan = list(table.scan(row_filter=time).plan_files())
+        assert len(plan) == [0, 1, 1][version], plan
+        assert table.scan(row_filter=time).to_arrow().num_rows == [0, 5000, 5000][version]
     print(f"{location}: the same rows with PyIceberg in all three versions")
 
 

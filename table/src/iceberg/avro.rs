@@ -17,6 +17,10 @@ pub(super) fn long(out: &mut Vec<u8>, value: i64) {
     varint(out, zigzag(value));
 }
 
+pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
+    out.push(u8::from(value));
+}
+
 pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8]) {
     long(out, value.len() as i64);
     out.extend_from_slice(value);
@@ -73,6 +77,18 @@ impl<'a> Reader<'a> {
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
+    pub(super) fn int(&mut self) -> Option<i32> {
+        i32::try_from(self.long()?).ok()
+    }
+
+    pub(super) fn boolean(&mut self) -> Option<bool> {
+        match take(&mut self.0, 1)? {
+            [0] => Some(false),
+            [1] => Some(true),
+            _ => None,
+        }
+    }
+
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.long()?).ok()?;
         take(&mut self.0, length)
@@ -117,19 +133,20 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The records of a container whose metadata has this value under this key.
-    pub(super) fn container<T>(
-        mut self,
-        (key, value): (&str, &str),
-        mut read: impl FnMut(&mut Self) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    /// The metadata of a container; after it the container's records are to be read.
+    pub(super) fn metadata(&mut self) -> Option<Metadata<'a>> {
         if take(&mut self.0, 4)? != MAGIC {
             return None;
         }
-        let metadata = self.array(|reader| Some((reader.bytes()?, reader.bytes()?)))?;
-        if !metadata.contains(&(key.as_bytes(), value.as_bytes())) {
-            return None;
-        }
+        let pairs = self.array(|reader| Some((reader.bytes()?, reader.bytes()?)))?;
+        Some(Metadata(pairs))
+    }
+
+    /// The records of a container whose metadata has been read.
+    pub(super) fn records<T>(
+        mut self,
+        mut read: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let sync = take(&mut self.0, 16)?;
         let mut records = Vec::new();
         while !self.0.is_empty() {
@@ -147,5 +164,15 @@ impl<'a> Reader<'a> {
             }
         }
         Some(records)
+    }
+}
+
+/// The metadata of a container.
+pub(super) struct Metadata<'a>(Vec<(&'a [u8], &'a [u8])>);
+
+impl<'a> Metadata<'a> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a str> {
+        let found = self.0.iter().find(|pair| pair.0 == key.as_bytes())?;
+        std::str::from_utf8(found.1).ok()
     }
 }

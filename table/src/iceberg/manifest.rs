@@ -1,9 +1,11 @@
 //! Iceberg's manifests and manifest lists, format version 2.
 //!
-//! A manifest lists data files, a manifest list the manifests of a snapshot. What is read back is
-//! what this module wrote, when the next snapshot takes it over.
+//! A manifest lists data files of one partition spec, a manifest list the manifests of a snapshot
+//! with the least and the greatest partition in each. What is read back is what this module wrote,
+//! when the next snapshot takes it over.
 
 use super::avro::{self, Reader};
+use super::partition::{Partition, PartitionBy, Spec};
 use crate::schema::ICEBERG_SCHEMA;
 use frazil_core::cold::ObjectId;
 
@@ -23,6 +25,8 @@ pub enum Status {
 pub struct DataFile {
     /// Its full location, for example `s3://bucket/prefix/…`.
     pub path: String,
+    /// The partition that all its rows are in.
+    pub partition: Partition,
     /// Rows.
     pub records: i64,
     /// Bytes.
@@ -64,6 +68,43 @@ pub struct ManifestFile {
     pub files: [i32; 3],
     /// Rows of those.
     pub rows: [i64; 3],
+    /// Which partitions its files are in, deleted ones too.
+    pub partitions: Partitions,
+}
+
+/// Which partitions the files of a manifest are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partitions {
+    /// The spec of all of them.
+    pub by: PartitionBy,
+    /// One at least has the value null, if the spec has a value.
+    pub null: bool,
+    /// The least and the greatest value, if one is not null.
+    pub bounds: Option<(i32, i32)>,
+}
+
+impl Partitions {
+    /// Of these files, which are all of spec `by`.
+    pub fn new<'a>(by: PartitionBy, files: impl IntoIterator<Item = &'a DataFile>) -> Self {
+        let mut partitions = Self {
+            by,
+            null: false,
+            bounds: None,
+        };
+        if by == PartitionBy::None {
+            return partitions;
+        }
+        for file in files {
+            match file.partition.value() {
+                None => partitions.null = true,
+                Some(value) => {
+                    let (least, greatest) = partitions.bounds.unwrap_or((value, value));
+                    partitions.bounds = Some((least.min(value), greatest.max(value)));
+                }
+            }
+        }
+        partitions
+    }
 }
 
 impl ManifestFile {
@@ -78,34 +119,44 @@ impl ManifestFile {
     }
 }
 
-const FORMAT: (&str, &str) = ("frazil.format", "1");
+const FORMAT: &str = "frazil.format";
+const MANIFEST_FORMAT: (&str, &str) = (FORMAT, "1");
+const LIST_FORMAT: (&str, &str) = (FORMAT, "2");
+/// Lists in this format say nothing of partitions; their manifests are all of spec 0.
+const LIST_FORMAT_1: &str = "1";
 
-const ENTRY_SCHEMA: &str = concat!(
-    r#"{"type":"record","name":"manifest_entry","fields":["#,
-    r#"{"name":"status","type":"int","field-id":0},"#,
-    r#"{"name":"snapshot_id","type":["null","long"],"default":null,"field-id":1},"#,
-    r#"{"name":"sequence_number","type":["null","long"],"default":null,"field-id":3},"#,
-    r#"{"name":"file_sequence_number","type":["null","long"],"default":null,"field-id":4},"#,
-    r#"{"name":"data_file","type":{"type":"record","name":"r2","fields":["#,
-    r#"{"name":"content","type":"int","field-id":134},"#,
-    r#"{"name":"file_path","type":"string","field-id":100},"#,
-    r#"{"name":"file_format","type":"string","field-id":101},"#,
-    r#"{"name":"partition","type":{"type":"record","name":"r102","fields":[]},"field-id":102},"#,
-    r#"{"name":"record_count","type":"long","field-id":103},"#,
-    r#"{"name":"file_size_in_bytes","type":"long","field-id":104},"#,
-    r#"{"name":"lower_bounds","type":["null",{"type":"array","logicalType":"map","items":"#,
-    r#"{"type":"record","name":"k126_v127","fields":["#,
-    r#"{"name":"key","type":"int","field-id":126},{"name":"value","type":"bytes","field-id":127}]}}],"#,
-    r#""default":null,"field-id":125},"#,
-    r#"{"name":"upper_bounds","type":["null",{"type":"array","logicalType":"map","items":"#,
-    r#"{"type":"record","name":"k129_v130","fields":["#,
-    r#"{"name":"key","type":"int","field-id":129},{"name":"value","type":"bytes","field-id":130}]}}],"#,
-    r#""default":null,"field-id":128},"#,
-    r#"{"name":"split_offsets","type":["null",{"type":"array","items":"long","element-id":133}],"#,
-    r#""default":null,"field-id":132},"#,
-    r#"{"name":"sort_order_id","type":["null","int"],"default":null,"field-id":140}"#,
-    r#"]},"field-id":2}]}"#,
-);
+/// What stands in front of the partition's fields, and behind them.
+const ENTRY_SCHEMA: [&str; 2] = [
+    concat!(
+        r#"{"type":"record","name":"manifest_entry","fields":["#,
+        r#"{"name":"status","type":"int","field-id":0},"#,
+        r#"{"name":"snapshot_id","type":["null","long"],"default":null,"field-id":1},"#,
+        r#"{"name":"sequence_number","type":["null","long"],"default":null,"field-id":3},"#,
+        r#"{"name":"file_sequence_number","type":["null","long"],"default":null,"field-id":4},"#,
+        r#"{"name":"data_file","type":{"type":"record","name":"r2","fields":["#,
+        r#"{"name":"content","type":"int","field-id":134},"#,
+        r#"{"name":"file_path","type":"string","field-id":100},"#,
+        r#"{"name":"file_format","type":"string","field-id":101},"#,
+        r#"{"name":"partition","type":{"type":"record","name":"r102","fields":"#,
+    ),
+    concat!(
+        r#"},"field-id":102},"#,
+        r#"{"name":"record_count","type":"long","field-id":103},"#,
+        r#"{"name":"file_size_in_bytes","type":"long","field-id":104},"#,
+        r#"{"name":"lower_bounds","type":["null",{"type":"array","logicalType":"map","items":"#,
+        r#"{"type":"record","name":"k126_v127","fields":["#,
+        r#"{"name":"key","type":"int","field-id":126},{"name":"value","type":"bytes","field-id":127}]}}],"#,
+        r#""default":null,"field-id":125},"#,
+        r#"{"name":"upper_bounds","type":["null",{"type":"array","logicalType":"map","items":"#,
+        r#"{"type":"record","name":"k129_v130","fields":["#,
+        r#"{"name":"key","type":"int","field-id":129},{"name":"value","type":"bytes","field-id":130}]}}],"#,
+        r#""default":null,"field-id":128},"#,
+        r#"{"name":"split_offsets","type":["null",{"type":"array","items":"long","element-id":133}],"#,
+        r#""default":null,"field-id":132},"#,
+        r#"{"name":"sort_order_id","type":["null","int"],"default":null,"field-id":140}"#,
+        r#"]},"field-id":2}]}"#,
+    ),
+];
 
 const LIST_SCHEMA: &str = concat!(
     r#"{"type":"record","name":"manifest_file","fields":["#,
@@ -121,8 +172,17 @@ const LIST_SCHEMA: &str = concat!(
     r#"{"name":"deleted_files_count","type":"int","field-id":506},"#,
     r#"{"name":"added_rows_count","type":"long","field-id":512},"#,
     r#"{"name":"existing_rows_count","type":"long","field-id":513},"#,
-    r#"{"name":"deleted_rows_count","type":"long","field-id":514}]}"#,
+    r#"{"name":"deleted_rows_count","type":"long","field-id":514},"#,
+    r#"{"name":"partitions","type":["null",{"type":"array","element-id":508,"items":"#,
+    r#"{"type":"record","name":"r508","fields":["#,
+    r#"{"name":"contains_null","type":"boolean","field-id":509},"#,
+    r#"{"name":"contains_nan","type":["null","boolean"],"default":null,"field-id":518},"#,
+    r#"{"name":"lower_bound","type":["null","bytes"],"default":null,"field-id":510},"#,
+    r#"{"name":"upper_bound","type":["null","bytes"],"default":null,"field-id":511}"#,
+    r#"]}}],"default":null,"field-id":507}]}"#,
 );
+
+const SPEC_ID: &str = "partition-spec-id";
 
 /// The order in which rows are sorted: by partition, then by offset.
 pub(super) const SORT_ORDER: i64 = 1;
@@ -131,8 +191,9 @@ fn sync(id: ObjectId) -> [u8; 16] {
     (u128::from(id.claim) << 64 | u128::from(id.number)).to_be_bytes()
 }
 
-/// The bytes of a manifest named `id`.
-pub fn encode_manifest(id: ObjectId, entries: &[Entry]) -> Vec<u8> {
+/// The bytes of a manifest named `id`, all of whose files are of spec `by`.
+pub fn encode_manifest(id: ObjectId, by: PartitionBy, entries: &[Entry]) -> Vec<u8> {
+    let spec = Spec::of(by);
     let mut out = Vec::new();
     for entry in entries {
         let out = &mut out;
@@ -150,6 +211,11 @@ pub fn encode_manifest(id: ObjectId, entries: &[Entry]) -> Vec<u8> {
         avro::long(out, 0);
         avro::bytes(out, entry.file.path.as_bytes());
         avro::bytes(out, b"PARQUET");
+        if by != PartitionBy::None {
+            avro::optional(out, entry.file.partition.value(), |out, value| {
+                avro::long(out, i64::from(value));
+            });
+        }
         avro::long(out, entry.file.records);
         avro::long(out, entry.file.bytes);
         avro::optional(out, Some(&entry.file.bounds), |out, bounds| {
@@ -169,23 +235,31 @@ pub fn encode_manifest(id: ObjectId, entries: &[Entry]) -> Vec<u8> {
         });
         avro::optional(out, Some(SORT_ORDER), avro::long);
     }
+    let schema = ENTRY_SCHEMA.join(&spec.avro_fields());
+    let (fields, spec) = (spec.fields().to_string(), spec.id.to_string());
     let metadata = [
-        ("avro.schema", ENTRY_SCHEMA),
+        ("avro.schema", schema.as_str()),
         ("avro.codec", "null"),
         ("schema", ICEBERG_SCHEMA),
         ("schema-id", "0"),
-        ("partition-spec", "[]"),
-        ("partition-spec-id", "0"),
+        ("partition-spec", fields.as_str()),
+        (SPEC_ID, spec.as_str()),
         ("format-version", "2"),
         ("content", "data"),
-        FORMAT,
+        MANIFEST_FORMAT,
     ];
     avro::container(&metadata, sync(id), entries.len(), &out)
 }
 
 /// Reads a manifest that [`encode_manifest`] wrote; `None` if these bytes are none.
 pub fn decode_manifest(bytes: &[u8]) -> Option<Vec<Entry>> {
-    Reader(bytes).container(FORMAT, |reader| {
+    let mut reader = Reader(bytes);
+    let metadata = reader.metadata()?;
+    if metadata.get(FORMAT)? != MANIFEST_FORMAT.1 {
+        return None;
+    }
+    let by = Spec::with_id(metadata.get(SPEC_ID)?.parse().ok()?)?.by;
+    reader.records(|reader| {
         let status = match reader.long()? {
             0 => Status::Existing,
             1 => Status::Added,
@@ -200,13 +274,16 @@ pub fn decode_manifest(bytes: &[u8]) -> Option<Vec<Entry>> {
         }
         let path = reader.text()?;
         let _format = reader.bytes()?;
+        let partition = if by == PartitionBy::None {
+            Partition::NONE
+        } else {
+            let value = reader.optional(Reader::int)?;
+            Partition::read(by, value)
+        };
         let (records, bytes) = (reader.long()?, reader.long()?);
         let mut side = || {
             reader.optional(|reader| {
-                reader.array(|reader| {
-                    let field = i32::try_from(reader.long()?).ok()?;
-                    Some((field, reader.bytes()?.to_vec()))
-                })
+                reader.array(|reader| Some((reader.int()?, reader.bytes()?.to_vec())))
             })
         };
         let (lower, upper) = (side()??, side()??);
@@ -226,6 +303,7 @@ pub fn decode_manifest(bytes: &[u8]) -> Option<Vec<Entry>> {
             sequence,
             file: DataFile {
                 path,
+                partition,
                 records,
                 bytes,
                 bounds: bounds
@@ -244,7 +322,7 @@ pub fn encode_list(id: ObjectId, snapshot: i64, manifests: &[ManifestFile]) -> V
         let out = &mut out;
         avro::bytes(out, manifest.path.as_bytes());
         avro::long(out, manifest.length);
-        avro::long(out, 0);
+        avro::long(out, i64::from(Spec::of(manifest.partitions.by).id));
         avro::long(out, 0);
         avro::long(out, manifest.sequence);
         avro::long(out, manifest.min_sequence);
@@ -257,6 +335,19 @@ pub fn encode_list(id: ObjectId, snapshot: i64, manifests: &[ManifestFile]) -> V
             .rows
             .iter()
             .for_each(|count| avro::long(out, *count));
+        let Partitions { by, null, bounds } = manifest.partitions;
+        let fields = if by == PartitionBy::None { 0 } else { 1 };
+        avro::optional(out, Some(&[()][..fields]), |out, fields| {
+            avro::array(out, fields, |out, ()| {
+                avro::boolean(out, null);
+                avro::optional(out, Some(false), avro::boolean);
+                for bound in [bounds.map(|of| of.0), bounds.map(|of| of.1)] {
+                    avro::optional(out, bound, |out, bound| {
+                        avro::bytes(out, &bound.to_le_bytes());
+                    });
+                }
+            });
+        });
     }
     let snapshot = snapshot.to_string();
     let metadata = [
@@ -264,23 +355,40 @@ pub fn encode_list(id: ObjectId, snapshot: i64, manifests: &[ManifestFile]) -> V
         ("avro.codec", "null"),
         ("format-version", "2"),
         ("snapshot-id", snapshot.as_str()),
-        FORMAT,
+        LIST_FORMAT,
     ];
     avro::container(&metadata, sync(id), manifests.len(), &out)
 }
 
 /// Reads a manifest list that [`encode_list`] wrote; `None` if these bytes are none.
 pub fn decode_list(bytes: &[u8]) -> Option<Vec<ManifestFile>> {
-    Reader(bytes).container(FORMAT, |reader| {
+    let mut reader = Reader(bytes);
+    let partitioned = match reader.metadata()?.get(FORMAT)? {
+        LIST_FORMAT_1 => false,
+        format if format == LIST_FORMAT.1 => true,
+        _ => return None,
+    };
+    reader.records(|reader| {
         let path = reader.text()?;
         let length = reader.long()?;
-        if (reader.long()?, reader.long()?) != (0, 0) {
+        let by = Spec::with_id(reader.long()?)?.by;
+        if reader.long()? != 0 {
             return None;
         }
         let (sequence, min_sequence, snapshot) = (reader.long()?, reader.long()?, reader.long()?);
-        let mut file = || i32::try_from(reader.long()?).ok();
-        let files = [file()?, file()?, file()?];
+        let files = [reader.int()?, reader.int()?, reader.int()?];
         let rows = [reader.long()?, reader.long()?, reader.long()?];
+        let fields = if partitioned {
+            reader.optional(|reader| reader.array(field_summary))??
+        } else {
+            Vec::new()
+        };
+        let (null, bounds) = match (by, &fields[..]) {
+            (PartitionBy::None, []) => (false, None),
+            (PartitionBy::None, _) => return None,
+            (_, &[field]) => field,
+            _ => return None,
+        };
         Some(ManifestFile {
             path,
             length,
@@ -289,6 +397,17 @@ pub fn decode_list(bytes: &[u8]) -> Option<Vec<ManifestFile>> {
             snapshot,
             files,
             rows,
+            partitions: Partitions { by, null, bounds },
         })
     })
+}
+
+/// Whether a partition's value is null, and the bounds of the others.
+fn field_summary(reader: &mut Reader<'_>) -> Option<(bool, Option<(i32, i32)>)> {
+    let null = reader.boolean()?;
+    let _nan = reader.optional(Reader::boolean)?;
+    let mut bound =
+        || reader.optional(|reader| Some(i32::from_le_bytes(reader.bytes()?.try_into().ok()?)));
+    let (lower, upper) = (bound()?, bound()?);
+    (lower.is_some() == upper.is_some()).then_some((null, lower.zip(upper)))
 }

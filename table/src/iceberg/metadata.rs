@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::SNAPSHOTS;
 use super::manifest::SORT_ORDER;
+use super::partition::{PartitionBy, Spec};
 use crate::schema::ICEBERG_SCHEMA;
 
 /// The metadata of a table in format version 2. What Frazil never changes is kept as JSON.
@@ -67,13 +68,14 @@ pub(super) fn summary(pairs: &[(&str, String)]) -> BTreeMap<String, String> {
 }
 
 impl TableMetadata {
-    /// An empty table. `uuid` in the usual text form; a topic's id does.
+    /// An empty table, partitioned by nothing. `uuid` in the usual text form; a topic's id does.
     pub fn new(uuid: String, location: String, now_ms: i64) -> Self {
         let schema = serde_json::from_str(ICEBERG_SCHEMA).expect("it is JSON");
         let sorted = |field: i32| {
             json!({"transform": "identity", "source-id": field, "direction": "asc",
                 "null-order": "nulls-first"})
         };
+        let unpartitioned = Spec::of(PartitionBy::None);
         Self {
             format_version: 2,
             table_uuid: uuid,
@@ -83,9 +85,9 @@ impl TableMetadata {
             last_column_id: 12,
             schemas: vec![schema],
             current_schema_id: 0,
-            partition_specs: vec![json!({"spec-id": 0, "fields": []})],
-            default_spec_id: 0,
-            last_partition_id: 999,
+            partition_specs: vec![unpartitioned.json()],
+            default_spec_id: unpartitioned.id,
+            last_partition_id: unpartitioned.last_field(),
             sort_orders: vec![json!({"order-id": SORT_ORDER, "fields": [sorted(1), sorted(2)]})],
             default_sort_order_id: SORT_ORDER,
             properties: BTreeMap::new(),
@@ -112,6 +114,28 @@ impl TableMetadata {
     /// The id of the current snapshot.
     pub fn current_snapshot(&self) -> Option<i64> {
         self.snapshots.last().map(|snapshot| snapshot.snapshot_id)
+    }
+
+    /// The partition spec that new files should have; `None` if its id is none of ours.
+    pub fn partition_by(&self) -> Option<PartitionBy> {
+        Spec::with_id(self.default_spec_id.into()).map(|spec| spec.by)
+    }
+
+    /// From now on new files should be partitioned so. What is there stays as it is, and is found
+    /// as before: every manifest names its spec.
+    pub fn set_partition_by(&mut self, by: PartitionBy) {
+        self.know(by);
+        self.default_spec_id = Spec::of(by).id;
+    }
+
+    /// Files of this spec may be in the table.
+    pub(super) fn know(&mut self, by: PartitionBy) {
+        let spec = Spec::of(by);
+        let known = |known: &Value| known["spec-id"] == spec.id;
+        if !self.partition_specs.iter().any(known) {
+            self.partition_specs.push(spec.json());
+            self.last_partition_id = self.last_partition_id.max(spec.last_field());
+        }
     }
 
     pub(super) fn push(&mut self, snapshot: Snapshot) {

@@ -9,15 +9,17 @@
 //! quorum has taken a command that names it, together with the manifests of the partitions; so
 //! Kafka's readers and table engines change over at the same index of the metadata log.
 //!
-//! Tables are not partitioned: files hold several Kafka partitions, sorted, and bounds and row
-//! group statistics find them. Sequence numbers are written, never inherited, so an entry means the
-//! same in every manifest.
+//! Files hold several Kafka partitions, sorted, and bounds and row group statistics find them. A file
+//! whose rows are all of one day (or what the topic asks for) is in that [`Partition`], any other is in
+//! none, which the spec allows side by side. Sequence numbers are written, never inherited, so an
+//! entry means the same in every manifest.
 //!
 //! Source: Apache Iceberg table spec, version 2.
 
 mod avro;
 mod manifest;
 mod metadata;
+mod partition;
 #[cfg(test)]
 mod tests;
 
@@ -25,13 +27,15 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 pub use manifest::{
-    DataFile, Entry, ManifestFile, Status, decode_list, decode_manifest, encode_list,
+    DataFile, Entry, ManifestFile, Partitions, Status, decode_list, decode_manifest, encode_list,
     encode_manifest,
 };
 pub use metadata::{Snapshot, TableMetadata};
+pub use partition::{Partition, PartitionBy};
 
 use crate::manifest::GroupRef;
 use frazil_core::cold::ObjectId;
+use partition::Spec;
 
 /// Snapshots that a table's metadata keeps.
 pub const SNAPSHOTS: usize = 100;
@@ -41,11 +45,13 @@ const SMALL_MANIFESTS: usize = 16;
 const LARGE_MANIFEST: i64 = 1000;
 
 impl DataFile {
-    /// The file that holds `groups` and has `bytes` bytes, at `path`.
+    /// The file that holds `groups` and has `bytes` bytes, at `path`. It is in a partition of spec
+    /// `by` if all its rows are.
     ///
     /// # Panics
     /// If there are no records: such a file is none.
-    pub fn new(path: String, bytes: u64, groups: &[GroupRef]) -> Self {
+    pub fn new(path: String, bytes: u64, by: PartitionBy, groups: &[GroupRef]) -> Self {
+        let whole = Partition::of_groups(by, groups);
         let groups = groups.iter().filter(|group| group.records > 0);
         let range = |of: fn(&GroupRef) -> (i64, i64)| {
             let all = groups.clone().map(of);
@@ -65,6 +71,7 @@ impl DataFile {
         let long = |value: i64| value.to_le_bytes().to_vec();
         Self {
             path,
+            partition: whole,
             records: groups.clone().map(|group| i64::from(group.records)).sum(),
             bytes: bytes as i64,
             bounds: vec![
@@ -142,6 +149,35 @@ impl Commit<'_> {
         needed.collect()
     }
 
+    /// How the list names a manifest of these entries.
+    fn manifest_file(
+        &self,
+        path: String,
+        length: usize,
+        by: PartitionBy,
+        entries: &[Entry],
+    ) -> ManifestFile {
+        let of = |status| entries.iter().filter(move |entry| entry.status == status);
+        let statuses = [Status::Added, Status::Existing, Status::Deleted];
+        let live = entries
+            .iter()
+            .filter(|entry| entry.status != Status::Deleted);
+        let sequence = self.table.last_sequence_number.saturating_add(1);
+        ManifestFile {
+            path,
+            length: length as i64,
+            sequence,
+            min_sequence: live.map(|entry| entry.sequence).min().unwrap_or(sequence),
+            snapshot: self.snapshot,
+            files: statuses.map(|status| of(status).count() as i32),
+            rows: statuses.map(|status| {
+                let records = of(status).map(|entry| entry.file.records);
+                records.fold(0, i64::saturating_add)
+            }),
+            partitions: Partitions::new(by, entries.iter().map(|entry| &entry.file)),
+        }
+    }
+
     /// The next snapshot.
     ///
     /// # Errors
@@ -211,30 +247,20 @@ impl Commit<'_> {
         }));
         let location = self.table.location.clone();
         let mut objects = Vec::new();
-        for entries in entries.chunks(2 * LARGE_MANIFEST as usize) {
-            let path = format!("{location}/metadata/{}.avro", self.next);
-            let bytes = encode_manifest(self.next, entries);
-            self.next.number += 1;
-            let count = |status| entries.iter().filter(move |entry| entry.status == status);
-            let files = [Status::Added, Status::Existing, Status::Deleted]
-                .map(|status| count(status).count() as i32);
-            let rows = [Status::Added, Status::Existing, Status::Deleted].map(|status| {
-                let records = count(status).map(|entry| entry.file.records);
-                records.fold(0, i64::saturating_add)
-            });
-            let live = entries
-                .iter()
-                .filter(|entry| entry.status != Status::Deleted);
-            written.push(ManifestFile {
-                path: path.clone(),
-                length: bytes.len() as i64,
-                sequence,
-                min_sequence: live.map(|entry| entry.sequence).min().unwrap_or(sequence),
-                snapshot: self.snapshot,
-                files,
-                rows,
-            });
-            objects.push((path, bytes.into()));
+        let mut table = self.table.clone();
+        // A manifest has one spec, and few partitions of it, so engines read few manifests.
+        let partition = |entry: &Entry| entry.file.partition;
+        entries.sort_by_key(|entry| (Spec::of(partition(entry).by()).id, partition(entry).value()));
+        for entries in entries.chunk_by(|a, b| partition(a).by() == partition(b).by()) {
+            let by = partition(&entries[0]).by();
+            table.know(by);
+            for entries in entries.chunks(2 * LARGE_MANIFEST as usize) {
+                let path = format!("{location}/metadata/{}.avro", self.next);
+                let bytes = encode_manifest(self.next, by, entries);
+                self.next.number += 1;
+                written.push(self.manifest_file(path.clone(), bytes.len(), by, entries));
+                objects.push((path, bytes.into()));
+            }
         }
         kept.extend(written);
         let live_files: i64 = kept.iter().map(ManifestFile::live_files).sum();
@@ -246,7 +272,6 @@ impl Commit<'_> {
             list.clone(),
             encode_list(self.next, self.snapshot, &kept).into(),
         ));
-        let mut table = self.table.clone();
         table.push(Snapshot {
             snapshot_id: self.snapshot,
             parent_snapshot_id: table.current_snapshot(),

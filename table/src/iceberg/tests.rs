@@ -14,6 +14,11 @@ fn table() -> TableMetadata {
 }
 
 fn file(number: u64) -> DataFile {
+    file_with(number, PartitionBy::None, i64::MAX)
+}
+
+/// A file of the day 2023-11-14 or, if `max_timestamp` says so, of others too.
+fn file_with(number: u64, by: PartitionBy, max_timestamp: i64) -> DataFile {
     let group = |partition, base| GroupRef {
         base: Offset(base),
         end: Offset(base + 10),
@@ -25,7 +30,7 @@ fn file(number: u64) -> DataFile {
         index_crc: 0,
         records: 10,
         min_timestamp: 1_700_000_000_000 + base,
-        max_timestamp: i64::MAX,
+        max_timestamp,
     };
     let empty = GroupRef {
         records: 0,
@@ -34,7 +39,20 @@ fn file(number: u64) -> DataFile {
         ..group(0, 0)
     };
     let groups = [empty, group(1, 100), group(2, 50)];
-    DataFile::new(format!("{LOCATION}/data/{number}.parquet"), 5000, &groups)
+    let path = format!("{LOCATION}/data/{number}.parquet");
+    DataFile::new(path, 5000, by, &groups)
+}
+
+const TIME: i64 = 1_700_000_000_200;
+const DAY_MS: i64 = 86_400_000;
+
+/// A file whose rows are all of the `day`th day after 2023-11-14, or all without a time, or of
+/// several days.
+fn file_of(number: u64, day: Option<i32>) -> DataFile {
+    let mut file = file_with(number, PartitionBy::Day, TIME);
+    let ms = day.map_or(i64::MAX, |day| TIME + i64::from(day) * DAY_MS);
+    file.partition = Partition::of(PartitionBy::Day, ms);
+    file
 }
 
 /// A table and the bucket it is in.
@@ -132,7 +150,11 @@ impl World {
                     manifest.rows[at]
                 );
             }
+            let by = manifest.partitions.by;
+            let files = entries.iter().map(|entry| &entry.file);
+            assert_eq!(manifest.partitions, Partitions::new(by, files));
             for entry in entries {
+                assert_eq!(entry.file.partition.by(), by, "a manifest has one spec");
                 assert!(entry.sequence <= self.table.last_sequence_number);
                 if entry.status != Status::Deleted {
                     assert!(entry.sequence >= manifest.min_sequence);
@@ -151,11 +173,17 @@ proptest! {
     #[test]
     fn a_table_holds_what_was_committed(
         commits in prop::collection::vec((0usize..4, 0usize..3, any::<prop::sample::Index>()), 1..40),
+        days in prop::collection::vec(prop::option::of(-1i32..3), 1..9),
     ) {
         let mut world = World::new();
         let mut number = 0;
         for (add, remove, at) in commits {
-            let files: Vec<_> = (0..add).map(|n| file(number + n as u64)).collect();
+            // Of several days, of one day, without a time: side by side.
+            let new = |n: u64| match days[n as usize % days.len()] {
+                Some(-1) => file(n),
+                day => file_of(n, day),
+            };
+            let files: Vec<_> = (0..add).map(|n| new(number + n as u64)).collect();
             number += add as u64;
             let remove: BTreeSet<_> = match world.files.len() {
                 0 => BTreeSet::new(),
@@ -171,7 +199,12 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in any::<prop::sample::Index>(),
     ) {
-        for name in ["iceberg-manifest-v2.avro", "iceberg-manifest-list-v2.avro"] {
+        for name in [
+            "iceberg-manifest-v2.avro",
+            "iceberg-manifest-list-v2.avro",
+            "iceberg-manifest-v2-day.avro",
+            "iceberg-manifest-list-v2-partitions.avro",
+        ] {
             let mut bytes = golden(name);
             for (at, byte) in &changes {
                 let at = at.index(bytes.len());
@@ -230,16 +263,11 @@ fn snapshots_are_written_as_ever() {
     world.commit(vec![file(1), file(2)], &BTreeSet::new());
     let second = world.files.keys().last().cloned();
     world.commit(vec![file(3)], &second.into_iter().collect());
-    let snapshot = world.table.snapshots.last().unwrap();
     let manifests = world.manifests();
     let [manifest] = &manifests[..] else {
         panic!("{manifests:?}");
     };
     check_golden("iceberg-manifest-v2.avro", &world.objects[&manifest.path]);
-    check_golden(
-        "iceberg-manifest-list-v2.avro",
-        &world.objects[&snapshot.manifest_list],
-    );
     check_golden("iceberg-metadata-v2.json", &world.table.encode());
     let entries = decode_manifest(&golden("iceberg-manifest-v2.avro")).unwrap();
     let statuses: Vec<_> = entries.iter().map(|entry| entry.status).collect();
@@ -251,4 +279,72 @@ fn snapshots_are_written_as_ever() {
     );
     let table = TableMetadata::decode(&golden("iceberg-metadata-v2.json")).unwrap();
     assert_eq!(table, world.table);
+}
+
+#[test]
+fn partitioned_snapshots_are_written_as_ever() {
+    let mut world = World::new();
+    world.table.set_partition_by(PartitionBy::Day);
+    let several = file_with(4, PartitionBy::Day, TIME + DAY_MS);
+    assert_eq!(several.partition, Partition::NONE);
+    let files = vec![
+        file_of(3, None),
+        file_of(2, Some(1)),
+        several,
+        file_of(1, Some(0)),
+    ];
+    world.commit(files, &BTreeSet::new());
+    world.check();
+    let manifests = world.manifests();
+    let [whole, days] = &manifests[..] else {
+        panic!("{manifests:?}");
+    };
+    assert_eq!(whole.partitions.by, PartitionBy::None);
+    let expected = Partitions {
+        by: PartitionBy::Day,
+        null: true,
+        bounds: Some((19_675, 19_676)),
+    };
+    assert_eq!(days.partitions, expected);
+    let list = &world.table.snapshots[0].manifest_list;
+    check_golden("iceberg-manifest-v2-day.avro", &world.objects[&days.path]);
+    check_golden(
+        "iceberg-manifest-list-v2-partitions.avro",
+        &world.objects[list],
+    );
+    check_golden("iceberg-metadata-v2-day.json", &world.table.encode());
+    let table = TableMetadata::decode(&golden("iceberg-metadata-v2-day.json")).unwrap();
+    assert_eq!(table, world.table);
+    assert_eq!(table.partition_by(), Some(PartitionBy::Day));
+}
+
+#[test]
+fn the_partitioning_of_a_table_changes_and_what_is_there_stays() {
+    let mut world = World::new();
+    world.commit(vec![file(0)], &BTreeSet::new());
+    let mut number = 0;
+    for by in [
+        PartitionBy::Day,
+        PartitionBy::Year,
+        PartitionBy::None,
+        PartitionBy::Hour,
+        PartitionBy::Day,
+    ] {
+        number += 1;
+        world.table.set_partition_by(by);
+        assert_eq!(world.table.partition_by(), Some(by));
+        world.commit(vec![file_with(number, by, TIME)], &BTreeSet::new());
+        world.check();
+    }
+    let json: serde_json::Value = serde_json::from_slice(&world.table.encode()).unwrap();
+    let specs = json["partition-specs"].as_array().unwrap();
+    let ids: Vec<_> = specs.iter().map(|spec| spec["spec-id"].as_i64()).collect();
+    assert_eq!(ids, [0, 1, 4, 2].map(Some));
+    assert_eq!(json["default-spec-id"], 1);
+    assert_eq!(json["last-partition-id"], 1003);
+    assert_eq!(world.manifests().len(), 6);
+    // Joined, they are one for each spec.
+    world.commit(Vec::new(), &BTreeSet::from([file(0).path]));
+    world.check();
+    assert_eq!(world.manifests().len(), 4);
 }
