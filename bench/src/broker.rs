@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::Process;
+
 /// A running broker. Dropping it kills the process.
 pub(crate) struct Broker {
     child: Child,
@@ -26,7 +28,7 @@ pub(crate) fn sibling() -> Result<PathBuf> {
         .join("frazil"))
 }
 
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
@@ -38,30 +40,8 @@ impl Broker {
 
     /// The same with further settings, each `key=value`.
     pub(crate) fn with(binary: &Path, data: &Path, settings: &[String]) -> Result<Self> {
-        let (kafka, http) = (free_address()?, free_address()?);
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(data.with_extension("log"))
-            .context("the broker's log")?;
         let started = Instant::now();
-        let child = Command::new(binary)
-            .arg("serve")
-            .args(["--set", &format!("data.dir={}", data.display())])
-            .args(["--set", &format!("listeners={kafka}")])
-            .args(["--set", &format!("http.listen={http}")])
-            .args(settings.iter().flat_map(|setting| ["--set", setting]))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut broker = Self {
-            child,
-            kafka,
-            http,
-            ready_after: Duration::ZERO,
-        };
+        let mut broker = Self::exec(binary, data, settings)?;
         loop {
             if broker.get("/readyz").is_ok_and(|(status, _)| status == 200) {
                 broker.ready_after = started.elapsed();
@@ -79,6 +59,33 @@ impl Broker {
             // Polling is what bounds the precision of the figure.
             std::thread::park_timeout(Duration::from_millis(1));
         }
+    }
+
+    /// Starts it and does not wait.
+    pub(crate) fn exec(binary: &Path, data: &Path, settings: &[String]) -> Result<Self> {
+        let (kafka, http) = (free_address()?, free_address()?);
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(data.with_extension("log"))
+            .context("the broker's log")?;
+        let child = Command::new(binary)
+            .arg("serve")
+            .args(["--set", &format!("data.dir={}", data.display())])
+            .args(["--set", &format!("listeners={kafka}")])
+            .args(["--set", &format!("http.listen={http}")])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        Ok(Self {
+            child,
+            kafka,
+            http,
+            ready_after: Duration::ZERO,
+        })
     }
 
     fn get(&self, path: &str) -> Result<(u16, String)> {
@@ -108,48 +115,24 @@ impl Broker {
             .collect())
     }
 
-    fn proc(&self, file: &str) -> Result<String> {
-        Ok(std::fs::read_to_string(format!(
-            "/proc/{}/{file}",
-            self.child.id()
-        ))?)
-    }
-
-    fn status_kib(&self, field: &str) -> Result<u64> {
-        let status = self.proc("status")?;
-        let line = status
-            .lines()
-            .find(|line| line.starts_with(field))
-            .context("no such field")?;
-        Ok(line
-            .split_whitespace()
-            .nth(1)
-            .context("no value")?
-            .parse()?)
+    /// Where the system counts for it.
+    pub(crate) fn process(&self) -> Process {
+        Process(self.child.id())
     }
 
     /// Resident memory now, in MiB.
     pub(crate) fn rss_mib(&self) -> Result<f64> {
-        Ok(self.status_kib("VmRSS:")? as f64 / 1024.0)
+        self.process().rss_mib()
     }
 
     /// The most resident memory so far, in MiB.
     pub(crate) fn peak_rss_mib(&self) -> Result<f64> {
-        Ok(self.status_kib("VmHWM:")? as f64 / 1024.0)
+        self.process().peak_rss_mib()
     }
 
     /// CPU time so far, user and system.
     pub(crate) fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc("stat")?;
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .context("no name")?
-            .1
-            .split_whitespace()
-            .collect();
-        let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        // Linux reports in hundredths of a second, whatever the kernel's own tick is.
-        Ok(Duration::from_millis(ticks * 10))
+        self.process().cpu()
     }
 
     /// Whether the process runs, and never was another one.

@@ -2,9 +2,12 @@
 //! brokers it measures.
 
 mod broker;
+mod compare;
 mod faults;
 mod figures;
 mod hostile;
+mod load;
+mod process;
 mod scale;
 mod sheet;
 mod wire;
@@ -23,6 +26,8 @@ struct Args {
 enum Command {
     /// Throughput, latency, start-up time, memory and cost of one broker on a local directory
     Figures(figures::Options),
+    /// The same load on Frazil and on Apache Kafka in turns, as ratios, beside the machine's limits
+    Compare(compare::Options),
     /// What a fleet of processes promises and delivers under one fault after the other
     Reliability(faults::Options),
     /// What connections, partitions and groups cost: memory of each, answers and starts with many
@@ -34,6 +39,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Figures(options) => figures::run(&options),
+        Command::Compare(options) => compare::run(&options),
         Command::Reliability(options) => faults::run(&options),
         Command::Scale(options) => scale::run(&options),
         Command::Hostile(options) => hostile::run(&options),

@@ -17,6 +17,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
+use crate::load::batch::noise;
+
 fn client(broker: impl std::fmt::Display) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", broker.to_string());
@@ -54,6 +56,20 @@ pub(crate) fn create_topics(
     Ok(())
 }
 
+/// Deletes a topic.
+pub(crate) fn delete_topic(broker: impl std::fmt::Display, topic: &str) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(broker).create()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    for result in runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()))? {
+        if let Err((topic, code)) = result {
+            bail!("cannot delete {topic}: {code}");
+        }
+    }
+    Ok(())
+}
+
 #[derive(Default)]
 struct Acks {
     acked: AtomicU64,
@@ -84,19 +100,6 @@ impl ProducerContext for Counting {
             }
         }
     }
-}
-
-/// Bytes that do not compress, the same in each run.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(length)
-    .collect()
 }
 
 fn send(

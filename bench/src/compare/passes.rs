@@ -1,0 +1,409 @@
+//! One round: every load on every side, in turns.
+//!
+//! Frazil begins each pass as a new process on a new directory. Kafka is started once and warmed up,
+//! so that its compiler does not count; where memory is measured it is new as well. Between passes
+//! everything is synced, so that nobody pays for another's dirty pages.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::limits;
+use super::samples::Samples;
+use super::systems::{Bench, Server, Side, create};
+use crate::load::batch::Codec;
+use crate::load::produce::{Acks, Steady};
+use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
+use crate::workload;
+
+const PARTITIONS: i32 = 12;
+const RECORD: usize = 1024;
+/// Records of a batch: 16 KiB, the default of Kafka's producer.
+const RECORDS: usize = 16;
+const CONNECTIONS: usize = 4;
+/// The default of Kafka's producer.
+const IN_FLIGHT: usize = 5;
+const GIB: f64 = (1u64 << 30) as f64;
+/// What a consumer reads at most in one pass.
+const READ_MAX: u64 = 1 << 20;
+
+/// How long things last.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub flood: Duration,
+    pub steady: Duration,
+    pub limit: Duration,
+    /// Records of the passes with other clients.
+    pub records: u64,
+}
+
+/// Everything of one run.
+pub(crate) struct Run<'a> {
+    pub bench: &'a Bench,
+    pub times: Times,
+    pub samples: Samples,
+    pub kafka: Option<Server>,
+    pub only: Vec<String>,
+    topics: u32,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(bench: &'a Bench, times: Times, only: Vec<String>) -> Result<Self> {
+        let mut run = Self {
+            bench,
+            times,
+            samples: Samples::default(),
+            kafka: None,
+            only,
+            topics: 0,
+        };
+        if bench.kit.is_some() {
+            let kafka = bench.start(Side::Kafka)?;
+            for _ in 0..2 {
+                let topic = run.topic(&kafka, Side::Kafka, PARTITIONS)?;
+                let load = run.flood(&kafka, &topic, PARTITIONS);
+                let flow = flood(&load)?;
+                run.read(&kafka, &topic, flow.records.min(READ_MAX))?;
+                workload::delete_topic(kafka.address(), &topic)?;
+            }
+            run.kafka = Some(kafka);
+        }
+        Ok(run)
+    }
+
+    /// Every pass once; in every second round with the sides in the other order.
+    pub(crate) fn round(&mut self, round: usize) -> Result<()> {
+        let mut sides = vec![Side::Local, Side::Object];
+        if self.kafka.is_some() {
+            sides.extend([Side::Kafka, Side::KafkaSynced]);
+        }
+        if round % 2 == 1 {
+            sides.reverse();
+        }
+        let unsynced: Vec<Side> = sides
+            .iter()
+            .copied()
+            .filter(|side| *side != Side::KafkaSynced)
+            .collect();
+        if self.wants("limits") {
+            self.limits()?;
+        }
+        self.each("throughput", &sides, Self::throughput)?;
+        self.each("tail", &unsynced, Self::tails)?;
+        self.each("latency", &sides, Self::latency)?;
+        self.each("small", &sides, Self::small)?;
+        self.each("clients", &unsynced, Self::clients)?;
+        if self.wants("partitions") {
+            for side in &unsynced {
+                self.note("partitions", *side);
+                self.partitions(*side)?;
+            }
+        }
+        if self.wants("first") {
+            for side in unsynced.iter().filter(|side| **side != Side::Object) {
+                self.note("first", *side);
+                let value = self.bench.first_produce(*side)?;
+                self.samples.add("first", *side, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn wants(&self, pass: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == pass)
+    }
+
+    fn note(&self, pass: &str, side: Side) {
+        eprintln!("{pass}: {}", side.name());
+    }
+
+    fn each(
+        &mut self,
+        pass: &str,
+        sides: &[Side],
+        measure: fn(&mut Self, &Server, Side) -> Result<()>,
+    ) -> Result<()> {
+        if !self.wants(pass) {
+            return Ok(());
+        }
+        for side in sides {
+            self.note(pass, *side);
+            let shared = matches!(side, Side::Kafka | Side::KafkaSynced);
+            let server = match shared {
+                true => self.kafka.take().context("Kafka runs")?,
+                false => self.bench.start(*side)?,
+            };
+            measure(self, &server, *side).with_context(|| format!("{pass} of {}", side.name()))?;
+            match shared {
+                true => self.kafka = Some(server),
+                false => server.discard()?,
+            }
+            rustix::fs::sync();
+        }
+        Ok(())
+    }
+
+    fn topic(&mut self, server: &Server, side: Side, partitions: i32) -> Result<String> {
+        self.topics += 1;
+        let topic = format!("bench-{}", self.topics);
+        create(server, side, &topic, partitions)?;
+        Ok(topic)
+    }
+
+    fn flood(&self, server: &Server, topic: &str, partitions: i32) -> Flood {
+        Flood {
+            broker: server.address(),
+            topic: topic.to_owned(),
+            partitions,
+            acks: -1,
+            codec: Codec::None,
+            size: RECORD,
+            records: RECORDS,
+            spread: partitions.min(PARTITIONS),
+            connections: CONNECTIONS,
+            in_flight: IN_FLIGHT,
+            duration: self.times.flood,
+        }
+    }
+
+    fn consumer(&self, server: &Server, topic: &str, until: u64) -> Consumer {
+        Consumer {
+            broker: server.address(),
+            topic: topic.to_owned(),
+            partitions: PARTITIONS,
+            until,
+            arrivals: false,
+        }
+    }
+
+    /// Reads so many records from offset 0; answers MB/s.
+    fn read(&self, server: &Server, topic: &str, records: u64) -> Result<f64> {
+        let read = Consumers::start(1, &self.consumer(server, topic, records)).join()?;
+        let read = read.first().context("one consumer")?;
+        Ok(read.records as f64 * RECORD as f64 / 1e6 / read.seconds)
+    }
+
+    fn throughput(&mut self, server: &Server, side: Side) -> Result<()> {
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let process = server.process();
+        let (cpu, disk) = (process.cpu()?, process.disk_bytes()?);
+        let flow = flood(&self.flood(server, &topic, PARTITIONS))?;
+        let gib = flow.records as f64 * RECORD as f64 / GIB;
+        self.samples.add("produce", side, flow.rate(RECORD));
+        let cpu = process.cpu()? - cpu;
+        self.samples.add("cpu in", side, cpu.as_secs_f64() / gib);
+        // What was acknowledged and is on its way to the disk belongs to it.
+        rustix::fs::sync();
+        let disk = process.disk_bytes()? - disk;
+        self.samples.add("disk", side, disk as f64 / (gib * GIB));
+        if side != Side::KafkaSynced {
+            let records = flow.records.min(READ_MAX);
+            let cpu = process.cpu()?;
+            let rate = self.read(server, &topic, records)?;
+            self.samples.add("catch-up", side, rate);
+            let cpu = (process.cpu()? - cpu).as_secs_f64();
+            let gib = records as f64 * RECORD as f64 / GIB;
+            self.samples.add("cpu out", side, cpu / gib);
+        }
+        workload::delete_topic(server.address(), &topic)
+    }
+
+    fn tails(&mut self, server: &Server, side: Side) -> Result<()> {
+        for (metric, count) in [("tail", 1), ("fan-out", 4)] {
+            let topic = self.topic(server, side, PARTITIONS)?;
+            let consumers = Consumers::start(count, &self.consumer(server, &topic, u64::MAX));
+            flood(&self.flood(server, &topic, PARTITIONS))?;
+            let records = consumers.records();
+            consumers.stop();
+            consumers.join()?;
+            let seconds = self.times.flood.as_secs_f64();
+            let rate = records as f64 * RECORD as f64 / 1e6 / seconds;
+            self.samples.add(metric, side, rate);
+            workload::delete_topic(server.address(), &topic)?;
+        }
+        Ok(())
+    }
+
+    fn steady(&self, server: &Server, topic: &str) -> Steady {
+        Steady {
+            broker: server.address(),
+            topic: topic.to_owned(),
+            partitions: PARTITIONS,
+            acks: -1,
+            size: RECORD,
+            rate: 1000.0,
+            in_flight: IN_FLIGHT,
+            duration: self.times.steady,
+        }
+    }
+
+    /// Latency of a lone producer, then beside a consumer that reads other data from its beginning.
+    fn latency(&mut self, server: &Server, side: Side) -> Result<()> {
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let load = self.steady(server, &topic);
+        let mut consumer = self.consumer(server, &topic, u64::MAX);
+        consumer.arrivals = true;
+        let consumers = Consumers::start(1, &consumer);
+        let acks = steady(&load)?;
+        // The last records are still to come: a long poll at most.
+        std::thread::park_timeout(Duration::from_millis(600));
+        consumers.stop();
+        let arrivals = consumers.join()?.remove(0).arrivals;
+        self.quantiles(("ack p50", "ack p99"), side, &acks.latency);
+        let mut latency = histogram()?;
+        for batch in &acks.batches {
+            let stored = batch.stored;
+            let arrival = arrivals
+                .iter()
+                .find(|a| a.partition == stored.partition && a.next > stored.base)
+                .context("a record that did not arrive")?;
+            for record in batch.first..batch.first + batch.count {
+                let due = acks.due(record, load.rate);
+                let late = arrival.at.saturating_duration_since(due);
+                latency.saturating_record(late.as_micros() as u64);
+            }
+        }
+        self.quantiles(("end to end p50", "end to end p99"), side, &latency);
+        workload::delete_topic(server.address(), &topic)?;
+        if side != Side::KafkaSynced {
+            self.backfill(server, side)?;
+        }
+        Ok(())
+    }
+
+    fn backfill(&mut self, server: &Server, side: Side) -> Result<()> {
+        let old = self.topic(server, side, PARTITIONS)?;
+        let flow = flood(&self.flood(server, &old, PARTITIONS))?;
+        rustix::fs::sync();
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let consumer = self.consumer(server, &old, flow.records.min(READ_MAX / 4));
+        let done = AtomicBool::new(false);
+        let acks: Acks = std::thread::scope(|scope| {
+            let backfill = scope.spawn(|| -> Result<()> {
+                while !done.load(Ordering::Relaxed) {
+                    let consumers = Consumers::start(1, &consumer);
+                    while !done.load(Ordering::Relaxed) && consumers.run() {
+                        std::thread::park_timeout(Duration::from_millis(10));
+                    }
+                    consumers.stop();
+                    consumers.join()?;
+                }
+                Ok(())
+            });
+            let acks = steady(&self.steady(server, &topic));
+            done.store(true, Ordering::Relaxed);
+            let ended = backfill.join();
+            ensure!(matches!(ended, Ok(Ok(()))), "the consumer failed");
+            acks
+        })?;
+        self.quantiles(("backfill p50", "backfill p99"), side, &acks.latency);
+        workload::delete_topic(server.address(), &old)?;
+        workload::delete_topic(server.address(), &topic)
+    }
+
+    fn quantiles(
+        &mut self,
+        (p50, p99): (&'static str, &'static str),
+        side: Side,
+        latency: &hdrhistogram::Histogram<u64>,
+    ) {
+        let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+        self.samples.add(p50, side, at(0.5));
+        self.samples.add(p99, side, at(0.99));
+    }
+
+    /// Many connections with one record of 1 KiB on the way each.
+    fn small(&mut self, server: &Server, side: Side) -> Result<()> {
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let load = Flood {
+            records: 1,
+            spread: 1,
+            connections: 200,
+            in_flight: 1,
+            ..self.flood(server, &topic, PARTITIONS)
+        };
+        let flow = flood(&load)?;
+        self.samples
+            .add("small", side, flow.requests as f64 / flow.seconds);
+        workload::delete_topic(server.address(), &topic)
+    }
+
+    /// The same records from clients that others wrote.
+    fn clients(&mut self, server: &Server, side: Side) -> Result<()> {
+        let records = self.times.records;
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let rate = workload::produce(server.address(), &topic, records, RECORD)?;
+        self.samples.add("librdkafka in", side, rate);
+        let rate = workload::consume(server.address(), &topic, PARTITIONS, records)?;
+        self.samples.add("librdkafka out", side, rate);
+        workload::delete_topic(server.address(), &topic)?;
+        let Some(kit) = &self.bench.kit else {
+            return Ok(());
+        };
+        let mut java = kit.java();
+        let topic = self.topic(server, side, PARTITIONS)?;
+        let output = java
+            .args(["org.apache.kafka.tools.ProducerPerformance", "--topic"])
+            .arg(&topic)
+            .args(["--num-records", &records.to_string()])
+            .args(["--record-size", &RECORD.to_string()])
+            .args(["--throughput", "-1", "--producer-props", "acks=all"])
+            .arg(format!("bootstrap.servers={}", server.address()))
+            .stderr(Stdio::inherit())
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // "… records sent, 123.4 records/sec (1.23 MB/sec), …": the last line is the whole.
+        let rate: f64 = text
+            .lines()
+            .rfind(|line| line.contains("records/sec"))
+            .and_then(|line| line.split("records sent, ").nth(1)?.split(' ').next())
+            .with_context(|| format!("the performance test said {text}"))?
+            .parse()?;
+        self.samples.add("java", side, rate * RECORD as f64 / 1e6);
+        workload::delete_topic(server.address(), &topic)
+    }
+
+    /// 1 000 partitions, then 10, of a process that has done nothing else.
+    fn partitions(&mut self, side: Side) -> Result<()> {
+        let server = self.bench.start(side)?;
+        for (metric, partitions) in [("many", 1000), ("few", 10)] {
+            let topic = self.topic(&server, side, partitions)?;
+            let mut load = self.flood(&server, &topic, partitions);
+            load.spread = 10;
+            let flow = flood(&load)?;
+            self.samples.add(metric, side, flow.rate(RECORD));
+            if metric == "many" {
+                let rss = server.process().peak_rss_mib()?;
+                self.samples.add("rss", side, rss);
+            }
+        }
+        server.discard()?;
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    fn limits(&mut self) -> Result<()> {
+        let window = self.times.limit;
+        let frame = (RECORD + 10) * RECORDS * PARTITIONS as usize;
+        let dir = &self.bench.dir;
+        let (p50, p99) = limits::two_syncs(dir, window)?;
+        for (metric, value) in [
+            ("loopback echo", limits::loopback(frame, true, window)?),
+            ("loopback", limits::loopback(frame, false, window)?),
+            (
+                "sequential write",
+                limits::sequential_write(dir, 10.0, window)?,
+            ),
+            ("two syncs p50", p50),
+            ("two syncs p99", p99),
+            ("crc-32c", limits::checksum(window)),
+            ("memcpy", limits::copy(window)),
+        ] {
+            self.samples.add(metric, Side::Machine, value);
+        }
+        rustix::fs::sync();
+        Ok(())
+    }
+}

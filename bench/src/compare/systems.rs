@@ -1,0 +1,213 @@
+//! What is compared: a broker, and what its topics are told about durability.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::kafka::{Kafka, Kit, Prepared};
+use crate::broker::Broker;
+use crate::load::consume::readable;
+use crate::load::produce::first_ack;
+use crate::process::Process;
+use crate::workload;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A system and the durability of its topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Side {
+    /// Frazil with `frazil.durability=local`.
+    Local,
+    /// Frazil with `frazil.durability=object`, the store being a directory.
+    Object,
+    /// Kafka as it comes.
+    Kafka,
+    /// Kafka with `flush.messages=1`.
+    KafkaSynced,
+    /// No broker: a limit of the machine.
+    Machine,
+}
+
+impl Side {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Local => "Frazil `local`",
+            Self::Object => "Frazil `object`",
+            Self::Kafka => "Kafka",
+            Self::KafkaSynced => "Kafka `flush.messages=1`",
+            Self::Machine => "limit",
+        }
+    }
+
+    pub(crate) fn durability(self) -> &'static str {
+        match self {
+            Self::Local => "acknowledged when synced to the local log and committed",
+            Self::Object => "acknowledged when in the store, a directory here, synced",
+            Self::Kafka => "acknowledged from the page cache, not synced",
+            Self::KafkaSynced => "acknowledged when synced, each batch by itself",
+            Self::Machine => "",
+        }
+    }
+
+    /// Batches of the load are the same in every run, so their time may be long ago.
+    fn topic(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Local => &[("retention.ms", "-1"), ("frazil.durability", "local")],
+            Self::Object => &[("retention.ms", "-1"), ("frazil.durability", "object")],
+            Self::Kafka | Self::Machine => {
+                &[("retention.ms", "-1"), ("file.delete.delay.ms", "1000")]
+            }
+            Self::KafkaSynced => &[
+                ("retention.ms", "-1"),
+                ("file.delete.delay.ms", "1000"),
+                ("flush.messages", "1"),
+            ],
+        }
+    }
+
+    fn is_frazil(self) -> bool {
+        matches!(self, Self::Local | Self::Object)
+    }
+}
+
+/// Where the programs are, and where data may go.
+pub(crate) struct Bench {
+    pub frazil: PathBuf,
+    pub kit: Option<Kit>,
+    pub dir: PathBuf,
+    /// Processors of brokers and of this process, if there are enough to keep them apart.
+    pub pins: Option<(String, String)>,
+    pub count: std::cell::Cell<u32>,
+}
+
+/// One running broker.
+pub(crate) enum Server {
+    Frazil(Broker, PathBuf),
+    Kafka(Kafka, PathBuf),
+}
+
+impl Bench {
+    pub(crate) fn fresh(&self, name: &str) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        self.dir.join(format!("{name}-{}", self.count.get()))
+    }
+
+    /// A system with nothing in it.
+    pub(crate) fn start(&self, side: Side) -> Result<Server> {
+        let server = if side.is_frazil() {
+            let data = self.fresh("frazil");
+            Server::Frazil(Broker::start(&self.frazil, &data)?, data)
+        } else {
+            let kit = self.kit.as_ref().context("no Kafka was asked for")?;
+            let data = self.fresh("kafka");
+            let settings = ["group.initial.rebalance.delay.ms=3000"];
+            Server::Kafka(Prepared::new(kit, &data, &settings)?.start(kit)?, data)
+        };
+        self.pin(server.process())?;
+        Ok(server)
+    }
+
+    fn pin(&self, process: Process) -> Result<()> {
+        if let Some((brokers, _)) = &self.pins {
+            let id = process.0.to_string();
+            std::process::Command::new("taskset")
+                .args(["-acp", brokers, &id])
+                .stdout(std::process::Stdio::null())
+                .status()
+                .context("cannot start taskset")?;
+        }
+        Ok(())
+    }
+
+    /// Milliseconds from exec to the first acknowledgement of a record to a topic that is there.
+    pub(crate) fn first_produce(&self, side: Side) -> Result<f64> {
+        let topic = "first";
+        let server = self.start(side)?;
+        create(&server, side, topic, 1)?;
+        first_ack(server.address(), topic, PATIENCE)?;
+        if side.is_frazil() {
+            let (data, _) = server.stop()?;
+            let started = Instant::now();
+            let broker = Broker::exec(&self.frazil, &data, &[])?;
+            let address = broker.kafka;
+            first_ack(address, topic, PATIENCE)?;
+            let took = started.elapsed();
+            Server::Frazil(broker, data).discard()?;
+            Ok(took.as_secs_f64() * 1e3)
+        } else {
+            let kit = self.kit.as_ref().context("no Kafka was asked for")?;
+            let (data, address) = server.stop()?;
+            let prepared = Prepared::of(&data, address);
+            let started = Instant::now();
+            let kafka = prepared.exec(kit)?;
+            first_ack(address, topic, PATIENCE)?;
+            let took = started.elapsed();
+            Server::Kafka(kafka, data).discard()?;
+            Ok(took.as_secs_f64() * 1e3)
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Frazil(broker, _) => broker.kafka,
+            Self::Kafka(kafka, _) => kafka.address,
+        }
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        match self {
+            Self::Frazil(broker, _) => broker.process(),
+            Self::Kafka(kafka, _) => kafka.process(),
+        }
+    }
+
+    /// Ends it as an operator would; what it had stays.
+    pub(crate) fn stop(self) -> Result<(PathBuf, SocketAddr)> {
+        let address = self.address();
+        match self {
+            Self::Frazil(broker, data) => {
+                broker.stop()?;
+                Ok((data, address))
+            }
+            Self::Kafka(kafka, data) => {
+                kafka.stop()?;
+                Ok((data, address))
+            }
+        }
+    }
+
+    /// Kills it and removes what it had.
+    pub(crate) fn discard(self) -> Result<()> {
+        let data = match self {
+            Self::Frazil(broker, data) => {
+                broker.kill()?;
+                data
+            }
+            Self::Kafka(kafka, data) => {
+                drop(kafka);
+                data
+            }
+        };
+        remove(&data)
+    }
+}
+
+fn remove(data: &Path) -> Result<()> {
+    std::fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))
+}
+
+/// A topic with the durability of this side.
+pub(crate) fn create(server: &Server, side: Side, topic: &str, partitions: i32) -> Result<()> {
+    workload::create_topics(
+        server.address(),
+        &[topic.to_owned()],
+        partitions,
+        side.topic(),
+    )?;
+    readable(server.address(), topic, partitions)
+}
