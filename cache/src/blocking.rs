@@ -16,3 +16,12 @@ where
         work()
     })
 }
+
+/// How many threads there are for work that takes all of one.
+pub(crate) fn threads() -> usize {
+    match cfg!(feature = "sim") {
+        // The same in every run.
+        true => 2,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}

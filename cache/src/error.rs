@@ -111,12 +111,6 @@ pub enum ReadError {
     /// The object store failed for longer than the read may take.
     #[error("the object store failed: {0}")]
     Store(String),
-    /// The offsets are in a table, which this program cannot read.
-    #[error("offsets up to {end} are in a table, which this frazil cannot read")]
-    InTable {
-        /// One past the last of them.
-        end: Offset,
-    },
     /// The metadata quorum could not be asked for the newest index.
     #[error(transparent)]
     Metadata(#[from] PortError),

@@ -5,7 +5,8 @@
 //! append ────┤                                       ├─► commit ─► acknowledged, readable
 //!            └─► open segment ─► sealed ─► uploaded ─┘
 //!
-//! read ◄──── tail (memory) ◄──── blocks (memory, disk) ◄──── object store
+//! read ◄──── tail (memory) ◄──── blocks (memory, disk) ◄──── object store: segments
+//!      ◄──── batches (memory) ◄─ row groups (memory) ◄────── object store: tables
 //! ```
 //!
 //! # Positions
@@ -57,6 +58,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::cold::NodeRef;
 use frazil_core::env::{Disk, Ids};
 use frazil_core::ports::{BatchInfo, LogIndex, Sequencer};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Offset, PortError, TopicPartition};
@@ -85,9 +87,10 @@ use flush::{Inbox, ServiceParts};
 use peer::Peers;
 use peer::client::Us;
 use read::blocks::Blocks;
+use read::cold::Cold;
 use read::objects::Objects;
 use read::shelf::Shelf;
-use read::{Limits, Reader};
+use read::{Limits, Reader, Sources};
 use tail::Tail;
 use wal::{Recovery, Wal};
 
@@ -199,21 +202,30 @@ impl Cache {
             .neighbours
             .clone()
             .map(|neighbours| Arc::new(Peers::new(us.clone(), neighbours, metrics.clone())));
-        let objects = Objects::new(
+        let objects = Arc::new(Objects::new(
             &config,
             Arc::clone(&parts.store),
             parts.prefix.clone(),
             parts.retries.clone(),
             metrics.clone(),
+        ));
+        let shelf = Arc::new(Shelf::open(&config, &parts.cluster, peers.is_some()).await);
+        let cold = Cold::new(
+            Arc::clone(&objects),
+            Arc::clone(&shelf),
+            config.block_memory_bytes,
+            metrics.clone(),
         );
-        let shelf = Shelf::open(&config, &parts.cluster, peers.is_some()).await;
         let blocks = Blocks::new(objects, shelf, peers.clone(), metrics.clone());
         let reader = Reader::new(
             parts.broker,
             Arc::clone(&parts.index),
-            Arc::clone(&tail),
-            Arc::clone(&blocks),
-            peers,
+            Sources {
+                tail: Arc::clone(&tail),
+                blocks: Arc::clone(&blocks),
+                cold,
+                peers,
+            },
             Limits::of(config.block_memory_bytes),
             metrics.clone(),
         );
@@ -324,7 +336,28 @@ impl Cache {
         self.shared.reader.read(&request).await
     }
 
-    /// All batches of an extent with their base offsets, not stamped.
+    /// The first record at `from` or later, among the cold offsets below `root`, whose timestamp is
+    /// at least `timestamp`: its offset and timestamp. `timestamp` `None`: the first of those with
+    /// the largest one.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::read`].
+    pub async fn find_time(
+        &self,
+        partition: TopicPartition,
+        root: &NodeRef,
+        from: Offset,
+        timestamp: Option<i64>,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let reader = &self.shared.reader;
+        reader.find_time(partition, root, from, timestamp).await
+    }
+
+    /// All batches of an extent with their base offsets, not stamped. If it has become cold, those
+    /// at its ends may reach beyond it.
     ///
     /// # Errors
     /// As [`Self::read`].

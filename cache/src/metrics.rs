@@ -35,6 +35,13 @@ pub struct Metrics {
     pub(crate) peer_served: Counter,
     pub(crate) peer_bytes: Counter,
     pub(crate) peer_served_bytes: Counter,
+    pub(crate) cold_reads: Counter,
+    pub(crate) cold_hits: Counter,
+    pub(crate) cold_misses: Counter,
+    pub(crate) cold_gets: Counter,
+    pub(crate) cold_get_bytes: Counter,
+    pub(crate) cold_decoded_bytes: Counter,
+    pub(crate) cold_decode_seconds: Histogram,
     pub(crate) tail_bytes: Gauge<u64, AtomicU64>,
     pub(crate) wal_held_bytes: Gauge<u64, AtomicU64>,
 }
@@ -64,6 +71,18 @@ pub struct Stats {
     pub block_hits: u64,
     /// Blocks that were not there.
     pub block_misses: u64,
+    /// Reads that found their first records in a table.
+    pub cold_reads: u64,
+    /// Pages of tables found as record batches in memory.
+    pub cold_hits: u64,
+    /// Pages of tables that were not there as record batches.
+    pub cold_misses: u64,
+    /// GET requests for objects of tables; they are among `gets`.
+    pub cold_gets: u64,
+    /// Bytes received by them.
+    pub cold_get_bytes: u64,
+    /// Bytes of record batches made of tables.
+    pub cold_decoded_bytes: u64,
     /// Extents read from write-ahead logs of other gateways.
     pub peer_wal_reads: u64,
     /// Blocks that another gateway had or fetched.
@@ -111,6 +130,13 @@ impl Default for Metrics {
             peer_served: Counter::default(),
             peer_bytes: Counter::default(),
             peer_served_bytes: Counter::default(),
+            cold_reads: Counter::default(),
+            cold_hits: Counter::default(),
+            cold_misses: Counter::default(),
+            cold_gets: Counter::default(),
+            cold_get_bytes: Counter::default(),
+            cold_decoded_bytes: Counter::default(),
+            cold_decode_seconds: seconds(),
             tail_bytes: Gauge::default(),
             wal_held_bytes: Gauge::default(),
         }
@@ -121,7 +147,7 @@ impl Metrics {
     /// Registers the metrics under `frazil_cache_…`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("frazil_cache");
-        let counters: [(&str, &str, &Counter); 21] = [
+        let counters: [(&str, &str, &Counter); 27] = [
             ("puts", "PUT requests sent to the object store", &self.puts),
             (
                 "put_failures",
@@ -205,11 +231,44 @@ impl Metrics {
                 "Bytes sent to other gateways",
                 &self.peer_served_bytes,
             ),
+            (
+                "cold_reads",
+                "Reads that found their first records in a table",
+                &self.cold_reads,
+            ),
+            (
+                "cold_hits",
+                "Pages of tables found as record batches in memory",
+                &self.cold_hits,
+            ),
+            (
+                "cold_misses",
+                "Pages of tables that were not there as record batches",
+                &self.cold_misses,
+            ),
+            (
+                "cold_gets",
+                "GET requests for objects of tables; they are among all GETs",
+                &self.cold_gets,
+            ),
+            (
+                "cold_get",
+                "Bytes received by GET requests for objects of tables",
+                &self.cold_get_bytes,
+            ),
+            (
+                "cold_decoded",
+                "Bytes of record batches made of tables",
+                &self.cold_decoded_bytes,
+            ),
             ("put", "Bytes of segments uploaded", &self.put_bytes),
             ("get", "Bytes received by GET requests", &self.get_bytes),
         ];
         for (name, help, counter) in counters {
-            if matches!(name, "put" | "get" | "peer_received" | "peer_sent") {
+            if matches!(
+                name,
+                "put" | "get" | "peer_received" | "peer_sent" | "cold_get" | "cold_decoded"
+            ) {
                 registry.register_with_unit(name, help, Unit::Bytes, counter.clone());
             } else {
                 registry.register(name, help, counter.clone());
@@ -241,6 +300,11 @@ impl Metrics {
                 &self.commit_seconds,
             ),
             (
+                "cold_decode",
+                "Time in which some pages of a table become record batches",
+                &self.cold_decode_seconds,
+            ),
+            (
                 "wal_sync",
                 "Time of a write and sync of the write-ahead log",
                 &self.wal_sync_seconds,
@@ -264,6 +328,12 @@ impl Metrics {
             tail_hits: self.tail_hits.get(),
             block_hits: self.block_hits.get(),
             block_misses: self.block_misses.get(),
+            cold_reads: self.cold_reads.get(),
+            cold_hits: self.cold_hits.get(),
+            cold_misses: self.cold_misses.get(),
+            cold_gets: self.cold_gets.get(),
+            cold_get_bytes: self.cold_get_bytes.get(),
+            cold_decoded_bytes: self.cold_decoded_bytes.get(),
             peer_wal_reads: self.peer_wal_reads.get(),
             peer_blocks: self.peer_blocks.get(),
             peer_hedges: self.peer_hedges.get(),

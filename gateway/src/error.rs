@@ -125,7 +125,6 @@ pub fn read(error: &ReadError) -> Code {
         ReadError::NotFound { .. }
         | ReadError::Corrupt { .. }
         | ReadError::Store(_)
-        | ReadError::InTable { .. }
         | ReadError::Metadata(_) => Code::KafkaStorageError,
     }
 }

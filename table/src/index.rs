@@ -22,7 +22,7 @@ use frazil_core::Offset;
 use minicbor::{Decode, Encode};
 
 use crate::manifest::GroupRef;
-use crate::schema::{COLUMNS, LEAVES};
+use crate::schema::{COLUMNS, LEAVES, VALUE};
 use crate::writer::PAGE_ROWS_MAX;
 use crate::{Damage, Error};
 use frazil_core::cold::ObjectId;
@@ -199,6 +199,17 @@ impl GroupIndex {
             .iter()
             .map(|column| u64::from(column.pages[page].uncompressed))
             .sum()
+    }
+
+    /// What all pages hold once they are decompressed: keys, values and headers.
+    pub fn uncompressed_bytes(&self) -> u64 {
+        (0..self.pages()).map(|page| self.uncompressed(page)).sum()
+    }
+
+    /// The byte of the file at which the values of `group` begin. Everything else of it, this
+    /// index included, lies in front of them.
+    pub fn values_start(&self, group: &GroupRef) -> u64 {
+        self.bytes(group, VALUE, 0..0).start
     }
 
     /// The place of a page of a column of the schema.

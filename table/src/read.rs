@@ -142,7 +142,7 @@ impl<'a> Read<'a> {
         self.ranges_of(OFFSET..LEAVES)
     }
 
-    /// The bytes of the file that [`Self::find_time`] needs.
+    /// The bytes of the file that [`Self::find_time`] and [`Self::max_time`] need.
     pub fn time_ranges(&self) -> Vec<Range<u64>> {
         self.ranges_of([OFFSET, TIMESTAMP, TIMESTAMP_RAW])
     }
@@ -239,6 +239,34 @@ impl<'a> Read<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The first of the records at `from` or later with the largest timestamp: its offset and
+    /// timestamp. Only [`Self::time_ranges`] are looked at.
+    ///
+    /// # Errors
+    /// As [`Self::batches`].
+    pub fn max_time(
+        &self,
+        fetched: &Fetched,
+        from: Offset,
+    ) -> Result<Option<(Offset, i64)>, Error> {
+        let mut with = Decompressor::new()?;
+        let pages = Pieces {
+            read: self,
+            fetched,
+        };
+        let decoder = self.decoder(&pages);
+        let mut largest: Option<(Offset, i64)> = None;
+        for number in self.pages.clone() {
+            let times = decoder.times(&mut with, number)?;
+            for (offset, at) in times.offsets.into_iter().zip(times.timestamps) {
+                if offset >= from.0 && largest.is_none_or(|(_, most)| at > most) {
+                    largest = Some((Offset(offset), at));
+                }
+            }
+        }
+        Ok(largest)
     }
 
     fn decoder<'b>(&'b self, pages: &'b Pieces<'b>) -> Decoder<'b, Pieces<'b>> {

@@ -21,12 +21,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use frazil_core::SegmentId;
 use frazil_core::ports::Gateway;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Either, Shared, select};
+use futures_util::future::{Either, select};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
-use super::objects::Objects;
+use super::flights::{Flight, flight};
+use super::objects::{Object, Objects};
 use super::plan::{BLOCK_BYTES, BlockRun, STRIPE_BLOCKS};
 use super::shelf::{Key, Shelf};
 use super::{Class, How};
@@ -40,14 +40,13 @@ const OWNERS_MAX: usize = 3;
 const AHEAD_MAX: usize = 16;
 
 type Fetched = Result<Bytes, ReadError>;
-type Flight<T> = Shared<BoxFuture<'static, Result<T, ReadError>>>;
 /// The number of a stripe in its segment.
 type Stripe = (SegmentId, u32);
 
 /// See the module.
 pub(crate) struct Blocks {
-    objects: Objects,
-    shelf: Shelf,
+    objects: Arc<Objects>,
+    shelf: Arc<Shelf>,
     peers: Option<Arc<Peers>>,
     /// Blocks that are on their way to readers.
     flights: Mutex<HashMap<Key, Flight<Bytes>>>,
@@ -59,8 +58,8 @@ pub(crate) struct Blocks {
 
 impl Blocks {
     pub(crate) fn new(
-        objects: Objects,
-        shelf: Shelf,
+        objects: Arc<Objects>,
+        shelf: Arc<Shelf>,
         peers: Option<Arc<Peers>>,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -253,7 +252,8 @@ impl Blocks {
             let first = number * STRIPE_BLOCKS;
             let start = u64::from(first) * BLOCK_BYTES;
             let range = start..start + u64::from(STRIPE_BLOCKS) * BLOCK_BYTES;
-            let fetched = blocks.objects.fetch(id, range, class).await;
+            let fetched = blocks.objects.fetch(Object::Segment(id), range, class);
+            let fetched = fetched.await;
             let parts = fetched.map(|bytes| split(&bytes));
             // Onto the shelf first: whoever finds no flight finds the block.
             for (part, block) in parts.iter().flat_map(|parts| parts.iter()).zip(first..) {
@@ -265,15 +265,6 @@ impl Blocks {
         });
         flight
     }
-}
-
-/// A flight, and how it lands.
-fn flight<T: Clone + Send + Sync + 'static>() -> (oneshot::Sender<Result<T, ReadError>>, Flight<T>)
-{
-    let (landed, flight) = oneshot::channel();
-    let given_up = || Err(ReadError::Store("a fetch was given up".into()));
-    let flight = flight.map(move |landed| landed.unwrap_or_else(|_| given_up()));
-    (landed, flight.boxed().shared())
 }
 
 /// The blocks of a stripe.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! index ─► extents ─┬─ a recent segment, or this gateway's log ─► tail (memory)
-//!                   ├─ another segment ─► blocks: memory, disk, another gateway, object store
-//!                   └─ another gateway's log ─► that gateway (peer)
+//!       │           ├─ another segment ─► blocks: memory, disk, another gateway, object store
+//!       │           └─ another gateway's log ─► that gateway (peer)
+//!       └─► root of a manifest ─► row groups of a table, made into batches (cold)
 //! ```
 //!
 //! Offsets that are lost for good are passed over, as those that compaction removed are in Kafka. A
@@ -17,6 +18,8 @@
 //! whether the bytes have moved to a segment meanwhile, and if not, the read fails for now.
 
 pub(crate) mod blocks;
+pub(crate) mod cold;
+pub(crate) mod flights;
 pub(crate) mod hedge;
 pub(crate) mod objects;
 mod places;
@@ -30,14 +33,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_core::batch::{BatchHeader, HEADER_LENGTH, HeaderError};
-use frazil_core::ports::{Bounds, LogIndex};
+use frazil_core::batch::{BatchHeader, Codec, HEADER_LENGTH, HeaderError};
+use frazil_core::cold::NodeRef;
+use frazil_core::ports::{Bounds, Located, LogIndex};
 use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
 use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
 
 use self::blocks::Blocks;
+use self::cold::{Cold, ColdRead, Sink};
 use self::places::Places;
 use self::plan::{BlockRun, blocks as block_range, plan};
 use self::source::Source;
@@ -108,6 +113,8 @@ pub struct ReadRequest {
     pub max_bytes: usize,
     /// Return the first batch even if it is larger than that (KIP-74).
     pub min_one: bool,
+    /// How batches are compressed that are made of a table. Others come as they were appended.
+    pub codec: Codec,
 }
 
 /// What was read.
@@ -142,12 +149,21 @@ impl Limits {
     }
 }
 
+/// Where a reader finds what the index names.
+pub(crate) struct Sources {
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) blocks: Arc<Blocks>,
+    pub(crate) cold: Arc<Cold>,
+    pub(crate) peers: Option<Arc<Peers>>,
+}
+
 /// See the module.
 pub(crate) struct Reader {
     broker: BrokerId,
     index: Arc<dyn LogIndex>,
     tail: Arc<Tail>,
     blocks: Arc<Blocks>,
+    cold: Arc<Cold>,
     peers: Option<Arc<Peers>>,
     places: Places,
     limits: Limits,
@@ -187,17 +203,22 @@ impl Reader {
     pub(crate) fn new(
         broker: BrokerId,
         index: Arc<dyn LogIndex>,
-        tail: Arc<Tail>,
-        blocks: Arc<Blocks>,
-        peers: Option<Arc<Peers>>,
+        sources: Sources,
         limits: Limits,
         metrics: Metrics,
     ) -> Self {
+        let Sources {
+            tail,
+            blocks,
+            cold,
+            peers,
+        } = sources;
         Self {
             broker,
             index,
             tail,
             blocks,
+            cold,
             peers,
             places: Places::default(),
             limits,
@@ -224,22 +245,48 @@ impl Reader {
         extent: &Extent,
     ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
         let mut retries = 0;
-        let mut extents = vec![*extent];
+        let mut located = Located {
+            cold: None,
+            extents: vec![*extent],
+        };
         loop {
-            match self.batches_of(partition, &extents).await {
+            match self.batches_of(partition, extent, &located).await {
                 Err(error) if self.is_worth_another_look(&error, retries) => {
                     self.refresh(retries).await?;
                     retries += 1;
                     // It may have moved, and have been joined with its neighbours.
                     let length = u64::from(extent.location.length());
-                    extents = self.locate(partition, extent.base, length)?;
-                    extents.retain(|moved| moved.base < extent.end);
+                    located = self.locate(partition, extent.base, length);
+                    located.extents.retain(|moved| moved.base < extent.end);
                 }
-                Err(error) => return Err(error),
-                Ok(mut batches) => {
-                    batches.retain(|(base, _)| (extent.base..extent.end).contains(base));
-                    return Ok(batches);
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) async fn find_time(
+        &self,
+        partition: TopicPartition,
+        root: &NodeRef,
+        from: Offset,
+        timestamp: Option<i64>,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let mut retries = 0;
+        let mut root = root.clone();
+        loop {
+            let found = match timestamp {
+                Some(at) => self.cold.find_time(partition, &root, from, at).await,
+                None => self.cold.find_max_time(partition, &root, from).await,
+            };
+            match found {
+                Err(error) if self.is_worth_another_look(&error, retries) => {
+                    self.refresh(retries).await?;
+                    retries += 1;
+                    // It has been replaced, perhaps.
+                    let located = self.locate(partition, from.max(root.base), 1);
+                    root = located.cold.unwrap_or(root);
                 }
+                result => return result,
             }
         }
     }
@@ -262,27 +309,32 @@ impl Reader {
         Ok(self.index.barrier().await?)
     }
 
-    fn locate(
-        &self,
-        partition: TopicPartition,
-        from: Offset,
-        bytes: u64,
-    ) -> Result<Vec<Extent>, ReadError> {
+    fn locate(&self, partition: TopicPartition, from: Offset, bytes: u64) -> Located {
         let mut located = self.index.locate(&partition, from, bytes);
-        if let Some(root) = located.cold {
-            return Err(ReadError::InTable { end: root.end });
-        }
         located.extents.truncate(EXTENTS_MAX);
-        Ok(located.extents)
+        located
     }
 
+    /// The batches that hold offsets of `wanted`, where they are by now.
     async fn batches_of(
         &self,
         partition: TopicPartition,
-        extents: &[Extent],
+        wanted: &Extent,
+        located: &Located,
     ) -> Result<Vec<(Offset, Bytes)>, ReadError> {
         let mut batches = Vec::new();
-        for extent in extents {
+        if let Some(root) = &located.cold {
+            let read = ColdRead {
+                partition,
+                from: wanted.base,
+                up_to: wanted.end,
+                codec: Codec::None,
+                class: Class::Far,
+            };
+            self.cold.read(read, root, &mut batches).await?;
+        }
+        let cold = batches.len();
+        for extent in &located.extents {
             if extent.location == Location::Lost {
                 continue;
             }
@@ -300,6 +352,12 @@ impl Reader {
                 (at, offset) = (found.end, found.next);
             }
         }
+        // One that is made of a table may begin before.
+        let mut index = 0;
+        batches.retain(|(base, _)| {
+            index += 1;
+            index <= cold || (wanted.base..wanted.end).contains(base)
+        });
         Ok(batches)
     }
 
@@ -316,8 +374,14 @@ impl Reader {
         };
         if request.from < request.up_to && (request.max_bytes > 0 || request.min_one) {
             let wanted = request.max_bytes.max(1) as u64;
-            let extents = self.locate(request.partition, request.from, wanted)?;
-            progress.class = self.class(request.from, &bounds, extents.first());
+            let Located { cold, extents } = self.locate(request.partition, request.from, wanted);
+            let cold = cold.filter(|root| request.from < root.end);
+            let enough = match &cold {
+                Some(root) => !self.read_cold(request, root, &mut progress).await?,
+                None => false,
+            };
+            progress.class = self.class(progress.next, &bounds, extents.first());
+            let extents = if enough { &[][..] } else { &extents };
             for index in 0..extents.len() {
                 match self.walk(request, &extents[index..], &mut progress).await {
                     Ok(true) => {}
@@ -348,6 +412,42 @@ impl Reader {
             pieces: progress.stamper.finish(),
             next: progress.next,
         })
+    }
+
+    /// Collects what is wanted of cold offsets. `false`: there is enough.
+    async fn read_cold(
+        &self,
+        request: &ReadRequest,
+        root: &NodeRef,
+        progress: &mut Progress,
+    ) -> Result<bool, ReadError> {
+        progress.cold += 1;
+        let behind = u128::from(root.bytes) * between(request.from, root.end)
+            / between(root.base, root.end).max(1);
+        let mut read = ColdRead {
+            partition: request.partition,
+            from: request.from,
+            up_to: request.up_to,
+            codec: request.codec,
+            class: match behind > u128::from(self.limits.far) {
+                true => Class::Far,
+                false => Class::Near,
+            },
+        };
+        let scan = self.cold.is_scan(read.partition, read.from, root);
+        let mut taker = Taker { request, progress };
+        let more = match self.cold.read(read, root, &mut taker).await {
+            // What there is goes out. The next read meets the same, and says so.
+            Err(_) if progress.stamper.bytes() > 0 => false,
+            result => result?,
+        };
+        if progress.stamper.bytes() > 0 {
+            self.metrics.cold_reads.inc();
+        }
+        read.from = progress.next;
+        let bytes = request.max_bytes as u64;
+        self.cold.goes_on(read, root, bytes, scan);
+        Ok(more)
     }
 
     /// Collects what is wanted of the first extent; the others are those behind it. `false`:
@@ -451,11 +551,9 @@ impl Reader {
         let Some(extent) = next else {
             return Class::Near;
         };
-        let between = |from: Offset, to: Offset| u64::try_from(to.0 - from.0).unwrap_or(0);
         let records = between(extent.base, extent.end).max(1);
-        let behind = u128::from(between(from, bounds.high_watermark))
-            * u128::from(extent.location.length())
-            / u128::from(records);
+        let behind =
+            between(from, bounds.high_watermark) * u128::from(extent.location.length()) / records;
         match behind > u128::from(self.limits.far) {
             true => Class::Far,
             false => Class::Near,
@@ -465,9 +563,11 @@ impl Reader {
     /// Has the next blocks of a partition fetched, for a reader that goes on at `next`.
     fn read_ahead(&self, partition: TopicPartition, next: Offset) {
         let window = self.limits.window;
-        let Ok(mut extents) = self.locate(partition, next, window) else {
+        let Located { cold, mut extents } = self.locate(partition, next, window);
+        if cold.is_some() {
+            // What is cold is fetched ahead elsewhere.
             return;
-        };
+        }
         extents.truncate(COLD_EXTENTS_MAX);
         let Some(first) = extents.first() else {
             return;
@@ -723,6 +823,52 @@ impl Reader {
         have.extend(loaded);
         source.slice(from, to).ok_or_else(short)
     }
+}
+
+/// Takes batches made of a table for a read.
+struct Taker<'a> {
+    request: &'a ReadRequest,
+    progress: &'a mut Progress,
+}
+
+impl Sink for Taker<'_> {
+    fn left(&self) -> u64 {
+        let left = self.request.max_bytes;
+        left.saturating_sub(self.progress.stamper.bytes()) as u64
+    }
+
+    fn take(&mut self, base: Offset, next: Offset, batch: &Bytes) -> bool {
+        let first = self.request.min_one && self.progress.stamper.bytes() == 0;
+        if batch.len() as u64 > self.left() && !first {
+            return false;
+        }
+        self.progress.stamper.push(base, batch);
+        self.progress.next = next;
+        true
+    }
+
+    fn pass(&mut self, to: Offset) {
+        self.progress.next = self.progress.next.max(to);
+    }
+}
+
+/// All batches of an extent that has become cold.
+impl Sink for Vec<(Offset, Bytes)> {
+    fn left(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn take(&mut self, base: Offset, _: Offset, batch: &Bytes) -> bool {
+        self.push((base, batch.clone()));
+        true
+    }
+
+    fn pass(&mut self, _: Offset) {}
+}
+
+/// How many offsets there are from one to another.
+fn between(from: Offset, to: Offset) -> u128 {
+    u128::try_from(to.0 - from.0).unwrap_or(0)
 }
 
 fn not_in_wal(epoch: BrokerEpoch, start: u64) -> ReadError {

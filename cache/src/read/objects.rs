@@ -3,13 +3,15 @@
 //! Readers that are far behind have places of their own, so that however many there are, the others
 //! find one.
 
+use std::fmt;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_core::SegmentId;
+use frazil_core::cold::TableObject;
+use frazil_core::{SegmentId, TopicId};
 use frazil_objects::{Failure, Retries};
 use futures_util::future::select_ok;
 use object_store::path::Path;
@@ -22,7 +24,6 @@ use super::Class;
 use super::hedge::Hedge;
 use crate::ReadError;
 use crate::config::Config;
-use crate::flush::upload::object_path;
 use crate::metrics::Metrics;
 
 /// After this time a request is taken for lost. Half of what a read may take, so that one that is
@@ -34,6 +35,35 @@ const MISSING_PATIENCE: Duration = Duration::from_secs(2);
 /// No second request goes out before this time, and at the latest after that.
 const HEDGE_FLOOR: Duration = Duration::from_millis(20);
 const HEDGE_CAP: Duration = Duration::from_secs(1);
+
+/// What is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Object {
+    /// A segment.
+    Segment(SegmentId),
+    /// An object of a topic's table.
+    Table(TopicId, TableObject),
+}
+
+impl Object {
+    fn path(self, prefix: &Path) -> Path {
+        let key = match self {
+            Self::Segment(id) => id.object_key(),
+            Self::Table(topic, object) => object.key(topic),
+        };
+        let own = key.split('/').map(Into::into);
+        Path::from_iter(prefix.parts().chain(own))
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Segment(id) => write!(f, "segment {id}"),
+            Self::Table(topic, object) => f.write_str(&object.key(*topic)),
+        }
+    }
+}
 
 /// See the module.
 pub(crate) struct Objects {
@@ -70,10 +100,10 @@ impl Objects {
         }
     }
 
-    /// Reads a range of a segment's object, cut at the object's end.
+    /// Reads a range of an object, cut at the object's end.
     pub(crate) async fn fetch(
         &self,
-        id: SegmentId,
+        object: Object,
         range: Range<u64>,
         class: Class,
     ) -> Result<Bytes, ReadError> {
@@ -82,12 +112,13 @@ impl Objects {
             Class::Far => &self.far,
         };
         let _place = places.acquire().await;
-        let path = object_path(&self.prefix, id);
+        let path = object.path(&self.prefix);
+        let cold = matches!(object, Object::Table(..));
         let deadline = Instant::now() + self.timeout;
         let missing = (Instant::now() + MISSING_PATIENCE).min(deadline);
         let mut attempts = self.retries.begin();
         loop {
-            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.hedged(&path, &range));
+            let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.hedged(&path, &range, cold));
             let error = match attempt.await {
                 Ok(Ok(bytes)) => {
                     attempts.done();
@@ -107,7 +138,7 @@ impl Objects {
             }
             return Err(if is_missing {
                 ReadError::NotFound {
-                    what: format!("segment {id}"),
+                    what: object.to_string(),
                 }
             } else {
                 ReadError::Store(error.to_string())
@@ -116,8 +147,13 @@ impl Objects {
     }
 
     /// One request, or two: what comes first.
-    async fn hedged(&self, path: &Path, range: &Range<u64>) -> object_store::Result<Bytes> {
-        let mut first = pin!(self.get(path, range));
+    async fn hedged(
+        &self,
+        path: &Path,
+        range: &Range<u64>,
+        cold: bool,
+    ) -> object_store::Result<Bytes> {
+        let mut first = pin!(self.get(path, range, cold));
         let Some(hedge) = &self.hedge else {
             return first.await;
         };
@@ -129,13 +165,21 @@ impl Objects {
             return first.await;
         }
         self.metrics.gets_hedged.inc();
-        let second = pin!(self.get(path, range));
+        let second = pin!(self.get(path, range, cold));
         let (bytes, _) = select_ok([first, second]).await?;
         Ok(bytes)
     }
 
-    async fn get(&self, path: &Path, range: &Range<u64>) -> object_store::Result<Bytes> {
+    async fn get(
+        &self,
+        path: &Path,
+        range: &Range<u64>,
+        cold: bool,
+    ) -> object_store::Result<Bytes> {
         self.metrics.gets.inc();
+        if cold {
+            self.metrics.cold_gets.inc();
+        }
         let began = Instant::now();
         let options = GetOptions {
             range: Some(GetRange::Bounded(range.clone())),
@@ -157,6 +201,9 @@ impl Objects {
             });
         }
         self.metrics.get_bytes.inc_by(bytes.len() as u64);
+        if cold {
+            self.metrics.cold_get_bytes.inc_by(bytes.len() as u64);
+        }
         if let Some(hedge) = &self.hedge {
             hedge.lock().record(began.elapsed());
         }

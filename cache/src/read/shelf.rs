@@ -13,6 +13,10 @@
 //! kept what each reads, the zone would have room for no more than one of them. Copies are not
 //! written to disk: the owner's disk has the block.
 //!
+//! What is read of tables has a place in the same memory, under the same rules: manifests and indexes
+//! as what is near, since a few of them lead to much; row groups and the batches made of them as
+//! the reader is. It is not written to disk.
+//!
 //! A disk that is full or fails costs the blocks on it, and nothing else.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +31,7 @@ use frazil_core::{BrokerEpoch, SegmentId};
 use tracing::warn;
 
 use super::Class;
+use super::cold::kept::{ColdItem, ColdKey};
 use crate::config::{BlockDisk, Config};
 
 /// The share of the memory that blocks near the end may have.
@@ -77,9 +82,31 @@ impl Code for Key {
     }
 }
 
+/// The name of what is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Name {
+    Block(Key),
+    Cold(ColdKey),
+}
+
+/// What is in memory.
+enum Item {
+    Block(Bytes),
+    Cold(ColdItem),
+}
+
+impl Item {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Block(bytes) => bytes.len(),
+            Self::Cold(item) => item.weight(),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Shelf {
-    memory: Cache<Key, Bytes>,
+    memory: Cache<Name, Item>,
     copies: Option<Cache<Key, Bytes>>,
     disk: Option<HybridCache<Key, Bytes>>,
     /// The disk has failed and is not used any more.
@@ -103,8 +130,12 @@ impl Shelf {
         let bytes = config.block_memory_bytes;
         let for_copies = if shared { bytes / COPIES } else { 0 };
         Self {
-            memory: memory("blocks", bytes - for_copies),
-            copies: shared.then(|| memory("copies of blocks", for_copies)),
+            memory: memory("blocks", bytes - for_copies, |_, item: &Item| item.weight()),
+            copies: shared.then(|| {
+                memory("copies of blocks", for_copies, |_, block: &Bytes| {
+                    block.len()
+                })
+            }),
             disk,
             disk_is_off: AtomicBool::new(false),
         }
@@ -137,15 +168,19 @@ impl Shelf {
 
     /// A block, if it is in memory.
     pub(crate) fn in_memory(&self, key: &Key) -> Option<Bytes> {
-        let copy = || self.copies.as_ref()?.get(key);
-        let entry = self.memory.get(key).or_else(copy);
+        if let Some(entry) = self.memory.get(&Name::Block(*key))
+            && let Item::Block(bytes) = entry.value()
+        {
+            return Some(bytes.clone());
+        }
+        let entry = self.copies.as_ref()?.get(key);
         entry.map(|entry| entry.value().clone())
     }
 
     /// Whether a block is in memory; this is no use of it.
     pub(crate) fn has_in_memory(&self, key: &Key) -> bool {
         let copied = || self.copies.as_ref().is_some_and(|all| all.contains(key));
-        self.memory.contains(key) || copied()
+        self.memory.contains(&Name::Block(*key)) || copied()
     }
 
     /// Keeps a block that was fetched from the store.
@@ -166,7 +201,7 @@ impl Shelf {
 
     /// Drops a damaged block.
     pub(crate) fn forget(&self, key: &Key) {
-        drop(self.memory.remove(key));
+        drop(self.memory.remove(&Name::Block(*key)));
         if let Some(copies) = &self.copies {
             drop(copies.remove(key));
         }
@@ -175,17 +210,53 @@ impl Shelf {
         }
     }
 
+    /// Something of a table, if it is in memory.
+    pub(crate) fn cold(&self, key: &ColdKey) -> Option<ColdItem> {
+        let entry = self.memory.get(&Name::Cold(*key))?;
+        match entry.value() {
+            Item::Cold(item) => Some(item.clone()),
+            Item::Block(_) => None,
+        }
+    }
+
+    /// Whether something of a table is in memory; this is no use of it.
+    pub(crate) fn has_cold(&self, key: &ColdKey) -> bool {
+        self.memory.contains(&Name::Cold(*key))
+    }
+
+    /// Keeps something of a table.
+    pub(crate) fn keep_cold(&self, key: ColdKey, item: ColdItem, class: Class) {
+        self.put(Name::Cold(key), Item::Cold(item), class);
+    }
+
+    /// Drops something of a table.
+    pub(crate) fn forget_cold(&self, key: &ColdKey) {
+        drop(self.memory.remove(&Name::Cold(*key)));
+    }
+
     fn remember(&self, key: Key, bytes: Bytes, class: Class) {
+        self.put(Name::Block(key), Item::Block(bytes), class);
+    }
+
+    fn put(&self, name: Name, item: Item, class: Class) {
         let hint = match class {
             Class::Near => Hint::Normal,
             Class::Far => Hint::Low,
         };
         let properties = CacheProperties::default().with_hint(hint);
-        drop(self.memory.insert_with_properties(key, bytes, properties));
+        drop(self.memory.insert_with_properties(name, item, properties));
     }
 }
 
-fn memory(name: &'static str, bytes: usize) -> Cache<Key, Bytes> {
+fn memory<K, V>(
+    name: &'static str,
+    bytes: usize,
+    weight: impl Fn(&K, &V) -> usize + Send + Sync + 'static,
+) -> Cache<K, V>
+where
+    K: foyer::Key,
+    V: foyer::Value,
+{
     CacheBuilder::new(bytes)
         .with_name(name)
         // Few large entries: they would not be even, and nobody waits for a lock for long.
@@ -193,7 +264,7 @@ fn memory(name: &'static str, bytes: usize) -> Cache<Key, Bytes> {
         .with_eviction_config(LruConfig {
             high_priority_pool_ratio: NEAR_SHARE,
         })
-        .with_weighter(|_, block: &Bytes| block.len())
+        .with_weighter(weight)
         .build()
 }
 

@@ -1,5 +1,6 @@
 //! What the tests of this crate share.
 
+pub(crate) mod freezer;
 pub(crate) mod net;
 pub(crate) mod quorum;
 pub(crate) mod store;

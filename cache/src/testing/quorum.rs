@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use frazil_core::cold::NodeRef;
 use frazil_core::ports::{
     AppendOutcome, BatchInfo, BatchOutcome, BatchRefusal, Bounds, Commit, CommitOutcome, Gateway,
     Gateways, Located, LogIndex, Place, Sequencer, Watch,
@@ -43,6 +44,8 @@ pub(crate) struct FakeQuorum {
     mishaps: Mutex<VecDeque<Mishap>>,
     late: Mutex<Vec<Commit>>,
     gateways: Mutex<Vec<Gateway>>,
+    /// What is known of logs until the next barrier.
+    image: Mutex<Option<BTreeMap<TopicPartition, Log>>>,
     pub(crate) latency: Mutex<Duration>,
 }
 
@@ -58,8 +61,9 @@ pub(crate) struct State {
     commits: Vec<Commit>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Log {
+    cold: Option<NodeRef>,
     extents: Vec<Extent>,
     end: Offset,
     producers: BTreeMap<ProducerId, (i32, i32, Offset)>,
@@ -249,6 +253,7 @@ impl FakeQuorum {
             mishaps: Mutex::default(),
             late: Mutex::default(),
             gateways: Mutex::default(),
+            image: Mutex::default(),
             latency: Mutex::new(Duration::from_millis(1)),
         }
     }
@@ -267,6 +272,25 @@ impl FakeQuorum {
 
     pub(crate) fn give_up(&self, partition: TopicPartition, base: Offset) {
         self.state.lock().give_up(partition, base);
+    }
+
+    pub(crate) fn cold(&self, partition: TopicPartition) -> Option<NodeRef> {
+        self.state.lock().logs[&partition].cold.clone()
+    }
+
+    /// Puts `root` in place of the one before and of the extents that it ends behind.
+    pub(crate) fn replace(&self, partition: TopicPartition, root: NodeRef) {
+        let mut state = self.state.lock();
+        let log = state.logs.get_mut(&partition).expect("a known log");
+        log.extents.retain(|extent| extent.end > root.end);
+        let first = log.extents.first().map_or(log.end, |extent| extent.base);
+        assert_eq!(first, root.end, "whole extents become cold");
+        log.cold = Some(root);
+    }
+
+    /// Shows logs as they are now until somebody asks for the newest state.
+    pub(crate) fn grow_old(&self) {
+        *self.image.lock() = Some(self.state.lock().logs.clone());
     }
 
     pub(crate) fn happen(&self, mishaps: impl IntoIterator<Item = Mishap>) {
@@ -356,29 +380,28 @@ impl LogIndex for FakeQuorum {
     }
 
     fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
-        let state = self.state.lock();
-        let Some(log) = state.logs.get(partition) else {
+        let (state, image) = (self.state.lock(), self.image.lock());
+        let logs = image.as_ref().unwrap_or(&state.logs);
+        let Some(log) = logs.get(partition) else {
             return Located::default();
         };
         let mut bytes = 0;
         let extents = log.extents.iter().skip_while(|extent| extent.end <= from);
-        let extents = extents
-            .take_while(|extent| {
-                let more = bytes < max_bytes;
-                bytes += u64::from(extent.location.length());
-                more
-            })
-            .copied()
-            .collect();
+        let extents = extents.take_while(|extent| {
+            let more = bytes < max_bytes;
+            bytes += u64::from(extent.location.length());
+            more
+        });
         Located {
-            cold: None,
-            extents,
+            cold: log.cold.clone().filter(|root| from < root.end),
+            extents: extents.copied().collect(),
         }
     }
 
     fn locate_time(&self, partition: &TopicPartition, from: Offset, _: i64) -> Option<Place> {
-        let mut located = self.locate(partition, from, 1);
-        located.extents.pop().map(Place::Extent)
+        let Located { cold, mut extents } = self.locate(partition, from, 1);
+        cold.map(Place::Cold)
+            .or_else(|| extents.pop().map(Place::Extent))
     }
 
     fn locate_max_timestamp(&self, partition: &TopicPartition) -> Option<Place> {
@@ -400,6 +423,7 @@ impl LogIndex for FakeQuorum {
 
     async fn barrier(&self) -> PortResult<()> {
         tokio::task::yield_now().await;
+        *self.image.lock() = None;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_core::batch::BatchHeader;
+use frazil_core::batch::{BatchHeader, Codec};
 use frazil_core::env::testing::{MemDisk, SeededIds};
 use frazil_core::env::{Disk, Ids};
 use frazil_core::ports::{Gateway, LogIndex};
@@ -217,6 +217,7 @@ impl Running {
                 up_to,
                 max_bytes,
                 min_one: true,
+                codec: Codec::Lz4,
             };
             let read = match self.cache.read(request).await {
                 Ok(read) => read,

@@ -559,7 +559,7 @@ async fn everything_that_is_lost_is_told_and_can_be_given_up() {
     node.cache.drain().await;
     node.stop().await.unwrap();
     assert!(world.quorum.wal_extents(BROKER).is_empty());
-    let places = world.quorum.extents(partition(0));
+    let places = world.quorum.locate(&partition(0), Offset(0), 99).extents;
     assert!(
         matches!(places[1].location, Location::Segment { .. }),
         "{places:?}"

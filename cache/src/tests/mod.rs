@@ -1,5 +1,6 @@
 //! Tests of the whole data plane, with a quorum, a store and a disk in memory.
 
+mod cold;
 mod local;
 mod object;
 mod peer;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use frazil_core::batch::Codec;
 use frazil_core::ports::{BatchRefusal, ProducerBatch};
 use frazil_core::{Location, Offset, ProducerEpoch, ProducerId, SegmentId};
 use object_store::{ObjectStoreExt, PutPayload};
@@ -319,6 +320,7 @@ async fn shutting_down_settles_what_is_there_and_refuses_the_rest() {
         up_to: Offset(9),
         max_bytes: 1000,
         min_one: true,
+        codec: Codec::Lz4,
     };
     assert_eq!(cache.read(request).await.unwrap().next, Offset(1));
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::batch::Codec;
 use frazil_core::ports::LogIndex;
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset};
 use tokio::time::Instant;
@@ -45,6 +46,7 @@ async fn read(node: &Running, from: i64, up_to: i64) -> Result<Read, ReadError> 
         up_to: Offset(up_to),
         max_bytes: 8 << 20,
         min_one: true,
+        codec: Codec::Lz4,
     };
     node.cache.read(request).await
 }

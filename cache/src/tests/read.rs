@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_core::batch::{BatchHeader, batches};
+use frazil_core::batch::{BatchHeader, Codec, batches};
 use frazil_core::ports::LogIndex;
 use frazil_core::{Extent, Location, Offset, SegmentId};
 use object_store::{ObjectStoreExt, PutPayload};
@@ -42,6 +42,7 @@ async fn read(node: &Running, from: i64, up_to: i64, max_bytes: usize) -> Read {
         up_to: Offset(up_to),
         max_bytes,
         min_one: false,
+        codec: Codec::Lz4,
     };
     node.cache.read(request).await.unwrap()
 }
@@ -83,6 +84,7 @@ async fn a_read_keeps_to_its_bounds_wherever_the_bytes_are() {
             up_to: Offset(12),
             max_bytes: 1,
             min_one: true,
+            codec: Codec::Lz4,
         };
         let one = node.cache.read(request).await.unwrap();
         assert_eq!((one.next, one.bytes), (Offset(6), 161));
@@ -164,6 +166,7 @@ async fn a_store_that_stays_down_fails_the_read_in_time() {
         up_to: Offset(2),
         max_bytes: 1000,
         min_one: true,
+        codec: Codec::Lz4,
     };
     let limit = world.config.read_timeout + Duration::from_secs(1);
     let failed = tokio::time::timeout(limit, node.cache.read(request)).await;
@@ -196,6 +199,7 @@ async fn wrong_bytes_are_never_given_out() {
         up_to: Offset(6),
         max_bytes: 1000,
         min_one: true,
+        codec: Codec::Lz4,
     };
     // A bit of a record, of a length, of a count; and an object cut off.
     for at in [16 + 100, 16 + 10, 16 + 26, good.len()] {
@@ -236,6 +240,7 @@ async fn a_missing_object_is_an_error_and_no_gap() {
         up_to: Offset(4),
         max_bytes: 1000,
         min_one: true,
+        codec: Codec::Lz4,
     };
     let missing = node.cache.read(request).await;
     assert!(
@@ -393,6 +398,7 @@ async fn lost_offsets_are_passed_over_and_never_silently_at_the_end() {
             up_to: Offset(3),
             max_bytes,
             min_one: false,
+            codec: Codec::Lz4,
         })
     };
     world.quorum.give_up(partition(0), Offset(1));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::batch::Codec;
 use frazil_core::ports::{Gateway, Gateways};
 use frazil_core::{BrokerId, Offset};
 use tokio::time::Instant;
@@ -273,6 +274,7 @@ async fn a_reader_far_behind_evicts_nothing_that_others_read_near_the_end() {
                 up_to: Offset(end),
                 max_bytes: MIB,
                 min_one: true,
+                codec: Codec::Lz4,
             };
             from = node.cache.read(request).await.unwrap().next.0;
         }
@@ -305,6 +307,7 @@ async fn what_a_reader_far_behind_reads_next_is_on_its_way() {
             up_to: end,
             max_bytes: MIB,
             min_one: true,
+            codec: Codec::Lz4,
         };
         from = node.cache.read(request).await.unwrap().next;
         misses.push(node.cache.stats().block_misses - before);
@@ -338,6 +341,7 @@ async fn readers_far_behind_do_not_take_the_places_of_those_near_the_end() {
                 up_to: Offset(end),
                 max_bytes: 1,
                 min_one: true,
+                codec: Codec::Lz4,
             };
             cache.read(request).await.map(|read| read.next.0)
         }

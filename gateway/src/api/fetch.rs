@@ -28,7 +28,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use frazil_cache::{ReadError, ReadRequest};
-use frazil_core::batch::HEADER_LENGTH;
+use frazil_core::batch::{Codec, HEADER_LENGTH};
+use frazil_core::cold::NodeRef;
 use frazil_core::ports::Bounds;
 use frazil_core::{Extent, Location, Offset, TopicId, TopicPartition};
 use futures_util::StreamExt;
@@ -49,6 +50,8 @@ use crate::wire::response::Response;
 const READ_COMMITTED: i8 = 1;
 /// The longest that a client may let a request wait.
 const WAIT_MAX_MS: i32 = 300_000;
+/// The first version whose clients know zstd (KIP-110).
+const ZSTD_MIN: i16 = 10;
 /// Partitions of one request that are read at once.
 const READS_AT_ONCE: usize = 16;
 
@@ -79,6 +82,7 @@ pub(crate) async fn handle(
     let wait = Duration::from_millis(request.max_wait_ms.clamp(0, WAIT_MAX_MS) as u64);
     let mut fetch = Fetch {
         ctx,
+        version,
         read_committed,
         wanted: wanted(ctx, &request, version).await,
         bytes_max: (request.max_bytes.max(0) as usize).min(ctx.config.fetch_bytes_max),
@@ -204,6 +208,7 @@ impl Wanted {
 
 struct Fetch<'a> {
     ctx: &'a Ctx,
+    version: i16,
     read_committed: bool,
     wanted: Vec<Wanted>,
     bytes_max: usize,
@@ -262,7 +267,10 @@ impl Fetch<'_> {
                     .ctx
                     .log
                     .locate(&partition, wanted.next, bytes_max.max(1) as u64);
-                let bytes = located.extents.iter().map(served_bytes).sum();
+                let extents = located.extents.iter().map(served_bytes);
+                let cold = located.cold.as_ref();
+                let cold_bytes = cold.map_or(0, |root| cold_bytes(root, wanted.next));
+                let bytes = extents.fold(cold_bytes, usize::saturating_add);
                 available.push((
                     Available { bytes, bytes_max },
                     Read {
@@ -270,6 +278,10 @@ impl Fetch<'_> {
                         partition,
                         from: wanted.next,
                         up_to: upper,
+                        codec: match cold {
+                            Some(_) => self.codec(partition.topic),
+                            None => Codec::None,
+                        },
                     },
                 ));
             }
@@ -295,6 +307,7 @@ impl Fetch<'_> {
                 up_to: read.up_to,
                 max_bytes: allotment.bytes_max,
                 min_one: allotment.min_one,
+                codec: read.codec,
             };
             (read, cache.read(request).await)
         }))
@@ -323,6 +336,23 @@ impl Fetch<'_> {
         }
         self.give_back();
         limited
+    }
+
+    /// How batches are compressed that are made of cold records. What producers chose for them is
+    /// not known any more; lz4 costs the least of what all clients read.
+    fn codec(&self, topic: TopicId) -> Codec {
+        let Some(topic) = self.ctx.catalog.topic_by_id(topic) else {
+            return Codec::Lz4;
+        };
+        let config = self
+            .ctx
+            .topic_configs
+            .of(&topic, self.ctx.catalog.as_ref(), self.ctx.broker);
+        match config.compression {
+            None => Codec::Lz4,
+            Some(Codec::Zstd) if self.version < ZSTD_MIN => Codec::Lz4,
+            Some(codec) => codec,
+        }
     }
 
     /// The end of what can be read of a partition, if there is anything.
@@ -411,11 +441,21 @@ fn served_bytes(extent: &Extent) -> usize {
     }
 }
 
+/// The bytes of the cold offsets from `from` on in a response, or somewhat more.
+fn cold_bytes(root: &NodeRef, from: Offset) -> usize {
+    let whole = u128::try_from(root.end - root.base).unwrap_or(0).max(1);
+    let rest = u128::try_from(root.end - from).unwrap_or(0).min(whole);
+    // As batches they have up to some four times as many bytes, compressed or not.
+    let bytes = 4 * u128::from(root.bytes) * rest / whole;
+    HEADER_LENGTH.saturating_add(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 struct Read {
     at: usize,
     partition: TopicPartition,
     from: Offset,
     up_to: Offset,
+    codec: Codec,
 }
 
 /// Whether retention or DeleteRecords have raised the log start above what was asked for since the

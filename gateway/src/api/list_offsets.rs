@@ -11,14 +11,16 @@
 //! | -5 | -1: there is no second tier |
 //! | ≥ 0 | the first record with that timestamp or a later one; -1 if there is none |
 //!
+//! Cold offsets are no second tier of Kafka's kind: every gateway reads them as it reads the others.
+//!
 //! Sources: KIP-79, KIP-320, KIP-405, KIP-734, KIP-1005.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use frazil_cache::ReadError;
 use frazil_core::batch::codec::decompress;
 use frazil_core::batch::{BatchHeader, HEADER_LENGTH, RECORDS_MAX, RecordSlices};
+use frazil_core::cold::NodeRef;
 use frazil_core::ports::{Bounds, Place};
 use frazil_core::{Extent, LEADER_EPOCH, Offset, TopicPartition};
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
@@ -39,9 +41,9 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
 const READ_COMMITTED: i8 = 1;
-/// Extents that are looked into for one timestamp. The first one has the record unless its
+/// Places that are looked into for one timestamp. The first one has the record unless its
 /// batches lie about their largest timestamp or it ends below the log start.
-const EXTENTS_MAX: usize = 8;
+const PLACES_MAX: usize = 8;
 
 /// An offset with its record's timestamp; both -1 where there is no such record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,18 +157,8 @@ async fn find(
         EARLIEST | EARLIEST_LOCAL => Ok(at(bounds.log_start)),
         LATEST_TIERED => Ok(NOTHING),
         MAX_TIMESTAMP => {
-            let Some(place) = ctx.log.locate_max_timestamp(&partition) else {
-                return Ok(NOTHING);
-            };
-            let extent = in_extent(partition, place)?;
-            let found = search(
-                ctx,
-                partition,
-                extent,
-                bounds.log_start,
-                extent.max_timestamp,
-            );
-            Ok(within(found.await?, end))
+            let found = find_max(ctx, partition, &bounds).await?;
+            Ok(within(found, end))
         }
         timestamp if timestamp >= 0 => {
             let found = find_time(ctx, partition, &bounds, timestamp).await?;
@@ -183,15 +175,36 @@ fn within(found: Option<Found>, end: Offset) -> Found {
         .unwrap_or(NOTHING)
 }
 
-/// The extent, if it is one.
-fn in_extent(partition: TopicPartition, place: Place) -> Result<Extent, Code> {
-    match place {
-        Place::Extent(extent) => Ok(extent),
-        Place::Cold(root) => {
-            let error = ReadError::InTable { end: root.end };
-            warn!(%partition, %error, "records cannot be read");
-            Err(error::read(&error))
+/// The first of the records with the largest timestamp.
+async fn find_max(
+    ctx: &Ctx,
+    partition: TopicPartition,
+    bounds: &Bounds,
+) -> Result<Option<Found>, Code> {
+    let from = bounds.log_start;
+    let root = match ctx.log.locate_max_timestamp(&partition) {
+        None => return Ok(None),
+        Some(Place::Extent(extent)) => {
+            return search(ctx, partition, extent, from, extent.max_timestamp).await;
         }
+        Some(Place::Cold(root)) => root,
+    };
+    let cold = search_cold(ctx, partition, &root, from, None).await?;
+    if cold.is_some_and(|found| found.timestamp == root.max_timestamp) {
+        return Ok(cold);
+    }
+    // The record that the root speaks of has been deleted: an extent may have the largest now.
+    let extents = ctx.log.locate(&partition, root.end, u64::MAX).extents;
+    let largest = extents.into_iter().reduce(|largest, extent| {
+        match extent.max_timestamp > largest.max_timestamp {
+            true => extent,
+            false => largest,
+        }
+    });
+    let known = cold.map_or(i64::MIN, |found| found.timestamp);
+    match largest.filter(|extent| extent.max_timestamp > known) {
+        Some(extent) => search(ctx, partition, extent, from, extent.max_timestamp).await,
+        None => Ok(cold),
     }
 }
 
@@ -203,18 +216,44 @@ async fn find_time(
     timestamp: i64,
 ) -> Result<Option<Found>, Code> {
     let mut from = bounds.log_start;
-    for _ in 0..EXTENTS_MAX {
-        let Some(place) = ctx.log.locate_time(&partition, from, timestamp) else {
-            return Ok(None);
+    for _ in 0..PLACES_MAX {
+        let (found, end) = match ctx.log.locate_time(&partition, from, timestamp) {
+            None => return Ok(None),
+            Some(Place::Cold(root)) => {
+                let found = search_cold(ctx, partition, &root, from, Some(timestamp));
+                (found.await?, root.end)
+            }
+            Some(Place::Extent(extent)) => {
+                let found = search(ctx, partition, extent, bounds.log_start, timestamp);
+                (found.await?, extent.end)
+            }
         };
-        let extent = in_extent(partition, place)?;
-        let found = search(ctx, partition, extent, bounds.log_start, timestamp).await?;
         if found.is_some() {
             return Ok(found);
         }
-        from = extent.end;
+        from = end;
     }
     Ok(None)
+}
+
+/// The first record among the cold offsets, from `from` on, that has `timestamp` or a later one;
+/// without it, the first of those with the largest.
+async fn search_cold(
+    ctx: &Ctx,
+    partition: TopicPartition,
+    root: &NodeRef,
+    from: Offset,
+    timestamp: Option<i64>,
+) -> Result<Option<Found>, Code> {
+    let found = ctx.cache.find_time(partition, root, from, timestamp).await;
+    let found = found.map_err(|error| {
+        warn!(%partition, %error, "records cannot be read");
+        error::read(&error)
+    })?;
+    Ok(found.map(|(offset, timestamp)| Found {
+        offset: offset.0,
+        timestamp,
+    }))
 }
 
 /// The first record of an extent, from `from` on, that has `timestamp` or a later one.
