@@ -2,16 +2,17 @@
 //!
 //! `/livez` answers as soon as the port is bound. `/readyz` answers 503 with one line for each
 //! part that is not ready, and 200 when all are. `/metrics` is OpenMetrics text. `POST /drain` ends the
-//! node as SIGTERM does; one with an `Origin`, which browsers add, is refused.
+//! node as SIGTERM does; one with an `Origin`, which browsers add, is refused. Below `/iceberg` is
+//! the table catalog, once the node follows the quorum.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,6 +24,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{self, Catalog};
+
+/// The table catalog: empty until the node can serve it.
+pub type CatalogSlot = Arc<OnceLock<Catalog>>;
 
 /// What stands between the node and being ready. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +70,7 @@ struct Shared {
 }
 
 /// Serves until `shutdown` is cancelled and the requests under way are answered. Cancels `drain` when
-/// it is asked to.
+/// it is asked to. Without `catalog` there is no `/iceberg`.
 ///
 /// # Errors
 /// The listener failed.
@@ -76,9 +82,10 @@ pub async fn serve(
     registry: Arc<Registry>,
     readiness: Readiness,
     drain: CancellationToken,
+    catalog: Option<CatalogSlot>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let router = Router::new()
+    let mut router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -88,6 +95,10 @@ pub async fn serve(
             readiness,
             drain,
         });
+    if let Some(catalog) = catalog {
+        let below = Router::new().fallback(ask_catalog).with_state(catalog);
+        router = router.nest("/iceberg", below);
+    }
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
@@ -103,6 +114,13 @@ async fn readyz(State(shared): State<Shared>) -> Response {
         .map(|(part, reason)| format!("{part}: {reason}\n"));
     let body: String = lines.collect();
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+}
+
+async fn ask_catalog(State(catalog): State<CatalogSlot>, request: Request) -> Response {
+    match catalog.get() {
+        Some(catalog) => catalog.answer(request).await,
+        None => catalog::not_yet(),
+    }
 }
 
 async fn begin_drain(State(shared): State<Shared>, headers: HeaderMap) -> Response {
@@ -241,6 +259,7 @@ mod tests {
             Arc::new(registry),
             readiness.clone(),
             drain.clone(),
+            Some(CatalogSlot::default()),
             stop.clone(),
         ));
 
@@ -258,6 +277,9 @@ mod tests {
             answer.ends_with("\r\n\r\ngateway: starting\nmetadata: starting\n"),
             "{answer}"
         );
+        let catalog = fetch(port, "/iceberg/v1/config").await;
+        assert!(catalog.starts_with("HTTP/1.1 503"), "{catalog}");
+        assert!(catalog.contains("ServiceUnavailableException"), "{catalog}");
         readiness.ready("gateway");
         readiness.not_ready("metadata", "no leader");
         assert!(

@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod archive;
+pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod env;

@@ -35,10 +35,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::archive::StoreArchive;
-use crate::config::Config;
+use crate::catalog::{self, Catalog};
+use crate::config::{CatalogCredentials, Config};
 use crate::env::{DirLock, Env, LeavingRoom};
 use crate::host;
-use crate::http::{self, Readiness};
+use crate::http::{self, CatalogSlot, Readiness};
 use crate::identity::{self, Identity};
 use crate::peers;
 use crate::store::{self, Kind, Store};
@@ -271,6 +272,8 @@ impl Node {
         let retries = Retries::new(Arc::clone(&env.ids), store_metrics);
         let compactor_metrics = frazil_compactor::Metrics::default();
         compactor_metrics.register(&mut registry);
+        let catalog_metrics = catalog::Metrics::default();
+        catalog_metrics.register(&mut registry);
 
         let mut parts = vec!["quorum"];
         parts.extend(config.roles.gateway.then_some("gateway"));
@@ -279,11 +282,13 @@ impl Node {
         let peers = Ports::open(&config, peers, &broken)?;
         let http_address = web.local_addr()?;
         let drain = CancellationToken::new();
+        let catalog = config.catalog_enable.then(CatalogSlot::default);
         let web = serve_http(
             web,
             registry,
             readiness.clone(),
             drain.clone(),
+            catalog.clone(),
             broken.clone(),
         );
 
@@ -308,6 +313,12 @@ impl Node {
             frazil_metadata::check_history(&archive, client.image()).await?;
         }
         quorum.archive(&config, &store, &retries, &prefix);
+        if let Some(slot) = catalog {
+            let source = client.clone();
+            let parts = catalog_parts(&config, &store, &retries, &prefix, source, catalog_metrics);
+            // Nobody else fills it.
+            let _ = slot.set(Catalog::new(parts));
+        }
 
         let mut node = Self {
             kafka: None,
@@ -684,10 +695,18 @@ fn serve_http(
     registry: Registry,
     readiness: Readiness,
     drain: CancellationToken,
+    catalog: Option<CatalogSlot>,
     broken: Broken,
 ) -> Part {
     let stop = CancellationToken::new();
-    let serving = http::serve(listener, Arc::new(registry), readiness, drain, stop.clone());
+    let serving = http::serve(
+        listener,
+        Arc::new(registry),
+        readiness,
+        drain,
+        catalog,
+        stop.clone(),
+    );
     let task = tokio::spawn(async move {
         if let Err(error) = serving.await {
             broken.report("the HTTP listener", error);
@@ -818,6 +837,38 @@ fn gateway_config(config: &Config, broker: BrokerId) -> frazil_gateway::Config {
         broker_settings: settings.into_iter().chain([node_id]).collect(),
         drain_timeout: config.shutdown_deadline / 4,
         ..frazil_gateway::Config::default()
+    }
+}
+
+fn catalog_parts(
+    config: &Config,
+    store: &Store,
+    retries: &Retries,
+    prefix: &object_store::path::Path,
+    source: Arc<Client>,
+    metrics: catalog::Metrics,
+) -> catalog::Parts {
+    let (endpoint, region) = store.s3_place();
+    let secret = config.catalog_secret_access_key.as_ref();
+    let credentials = config.catalog_access_key_id.as_ref().zip(secret);
+    let given = config.catalog_credentials == CatalogCredentials::Static;
+    catalog::Parts {
+        source,
+        store: Arc::clone(&store.client),
+        retries: retries.clone(),
+        prefix: prefix.clone(),
+        location: store.location(prefix),
+        readers: catalog::Readers {
+            endpoint: config.catalog_store_endpoint.clone().or(endpoint),
+            region: config.catalog_store_region.clone().or(region),
+            path_style: config.catalog_store_path_style,
+            credentials: credentials
+                .filter(|_| given)
+                .map(|(id, secret)| (id.clone(), secret.reveal().to_owned())),
+        },
+        broker_defaults: config.broker_settings(),
+        cache_bytes: config.catalog_cache_bytes as usize,
+        metrics,
     }
 }
 

@@ -45,6 +45,10 @@ pub struct Store {
     url: String,
     /// Where it is, if it is a directory.
     directory: Option<PathBuf>,
+    /// Its URL as readers of tables understand it, without a slash at the end.
+    readers_url: String,
+    /// Endpoint and region, if it is one of S3's kind and they are set.
+    s3: (Option<String>, Option<String>),
 }
 
 /// Kinds of stores, as far as the program behaves differently.
@@ -124,9 +128,69 @@ pub fn open(config: &Config, disk: &dyn Disk) -> Result<Store, Error> {
     Ok(Store {
         client,
         kind,
+        readers_url: readers_url(scheme, rest, options).map_err(|e| fail(&e))?,
+        s3: match scheme {
+            "s3" | "s3a" => s3_place(options),
+            _ => (None, None),
+        },
         url,
         directory,
     })
+}
+
+/// The URL that table engines know the store by: absolute, and in the scheme that all of them
+/// read.
+fn readers_url(scheme: &str, rest: &str, options: &StoreOptions) -> io::Result<String> {
+    let place = rest
+        .strip_prefix("//")
+        .unwrap_or(rest)
+        .trim_end_matches('/');
+    Ok(match scheme {
+        "file" => {
+            let path = std::path::absolute(directory_path(rest))?;
+            format!(
+                "file://{}",
+                path.display().to_string().trim_end_matches('/')
+            )
+        }
+        "memory" => "memory://".to_owned(),
+        "s3" | "s3a" => format!("s3://{place}"),
+        "az" | "azure" | "abfs" | "abfss" => {
+            let (container, prefix) = place.split_once('/').unwrap_or((place, ""));
+            let account = azure_account(options);
+            let host = match account {
+                Some(account) if !container.contains('@') => {
+                    format!("{container}@{account}.dfs.core.windows.net")
+                }
+                _ => container.to_owned(),
+            };
+            format!("abfss://{host}/{prefix}")
+                .trim_end_matches('/')
+                .to_owned()
+        }
+        other => format!("{other}://{place}"),
+    })
+}
+
+fn azure_account(options: &StoreOptions) -> Option<String> {
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    for (name, value) in &options.0 {
+        builder = builder.with_config(option::<AzureConfigKey>(name).ok()?, value);
+    }
+    builder.get_config_value(&AzureConfigKey::AccountName)
+}
+
+/// Endpoint and region, as the client finds them.
+fn s3_place(options: &StoreOptions) -> (Option<String>, Option<String>) {
+    let mut builder = AmazonS3Builder::from_env();
+    for (name, value) in &options.0 {
+        if let Ok(key) = option::<AmazonS3ConfigKey>(name) {
+            builder = builder.with_config(key, value);
+        }
+    }
+    let get = |key| builder.get_config_value(&key);
+    let endpoint = get(AmazonS3ConfigKey::S3Endpoint).or(get(AmazonS3ConfigKey::Endpoint));
+    (endpoint, get(AmazonS3ConfigKey::Region))
 }
 
 /// `rest` is what follows `file:`: a path, or `//` and an absolute one.
@@ -191,6 +255,17 @@ impl Store {
     /// The URL it was opened by.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where the objects of the cluster with this prefix are, for readers of its tables: a URL
+    /// without a slash at the end. Tables keep it in their metadata: it is part of what they are.
+    pub fn location(&self, prefix: &Path) -> String {
+        format!("{}/{prefix}", self.readers_url)
+    }
+
+    /// Endpoint and region of a store of S3's kind, as far as settings or environment say.
+    pub fn s3_place(&self) -> (Option<String>, Option<String>) {
+        self.s3.clone()
     }
 
     /// Makes the directories of the cluster with this prefix durable, if the store is a directory;
@@ -319,6 +394,38 @@ mod tests {
 
     fn refusal(config: &Config) -> String {
         open(config, &SystemDisk).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn readers_are_told_an_absolute_place_in_a_scheme_they_know() {
+        let prefix = Path::from("cluster");
+        let location = |config: &Config| open(config, &SystemDisk).unwrap().location(&prefix);
+        let dir = tempfile::tempdir().unwrap();
+        let here = dir.path().display();
+        for url in [format!("file:{here}"), format!("file://{here}/")] {
+            assert_eq!(location(&config(&url)), format!("file://{here}/cluster"));
+        }
+        assert_eq!(location(&config("memory:")), "memory:///cluster");
+        for (url, expected) in [
+            ("s3://bucket/a/b/", "s3://bucket/a/b/cluster"),
+            ("s3a://bucket", "s3://bucket/cluster"),
+        ] {
+            let mut config = config(url);
+            let options = &mut config.store_options.0;
+            options.insert("aws_region".into(), "mars-1".into());
+            options.insert("aws_endpoint".into(), "http://127.0.0.1:1".into());
+            assert_eq!(location(&config), expected);
+            let place = open(&config, &SystemDisk).unwrap().s3_place();
+            assert_eq!(place.1.as_deref(), Some("mars-1"));
+            assert_eq!(place.0.as_deref(), Some("http://127.0.0.1:1"));
+        }
+        let mut azure = config("az://container/a");
+        let options = &mut azure.store_options.0;
+        options.insert("azure_storage_account_name".into(), "acc".into());
+        assert_eq!(
+            location(&azure),
+            "abfss://container@acc.dfs.core.windows.net/a/cluster"
+        );
     }
 
     #[tokio::test]

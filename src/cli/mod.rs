@@ -1,7 +1,7 @@
 //! The command line: one program for the node and for the people around it.
 //!
-//! `frazil config` and `frazil serve` concern a node. Everything else is a Kafka client that works
-//! against any broker, Frazil or not.
+//! `frazil config` and `frazil serve` concern a node, `frazil table` is a client of Iceberg REST
+//! catalogs. Everything else is a Kafka client that works against any broker, Frazil or not.
 //!
 //! Results go to standard output, everything else to standard error. Where scripts read, `--json`
 //! gives one JSON document. A command that did not do all that it was asked ends with one line on
@@ -19,7 +19,9 @@ mod incremental;
 mod output;
 mod produce;
 mod recover;
+mod rest;
 mod serve;
+mod table;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -57,6 +59,9 @@ pub enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(subcommand)]
     Group(group::Command),
+    /// List and describe the tables that topics have become, their snapshots and files
+    #[command(subcommand)]
+    Table(table::Command),
     /// Describe the cluster: its id, brokers, controller, topics; its quorum; its gateways
     Cluster(cluster::Cluster),
     /// Make a new quorum of one voter from what is in the object store, when the old one is lost
@@ -77,6 +82,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Produce(produce) => produce.run(),
         Command::Consume(consume) => consume.run(),
         Command::Group(command) => group::run(command),
+        Command::Table(command) => table::run(&command),
         Command::Cluster(cluster) => cluster.run(),
         Command::Recover(recover) => recover.run(),
     }

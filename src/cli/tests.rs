@@ -67,6 +67,10 @@ fn commands_are_understood() {
         "frazil group reset-offsets g --topic a --topic b --to-earliest --execute",
         "frazil group reset-offsets g --to-datetime 2026-11-20T08:30:00Z",
         "frazil group delete a b",
+        "frazil table list --json -c http://node:8080 --timeout 3",
+        "frazil table describe a b --namespace n",
+        "frazil table snapshots t --json",
+        "frazil table files t --snapshot 7",
         "frazil cluster --json",
     ] {
         parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
@@ -91,6 +95,8 @@ fn commands_that_contradict_themselves_are_refused() {
         "frazil consume t --group g --partition 0",
         "frazil consume t --json --files-to d",
         "frazil consume t --format %q",
+        "frazil table describe",
+        "frazil table files t --snapshot newest",
         "frazil group reset-offsets g",
         "frazil group reset-offsets g --to-earliest --to-latest",
         "frazil group reset-offsets g --to-datetime tomorrow",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::keys::HIDDEN;
 use crate::store::Kind;
 
 /// A type of values.
@@ -100,6 +101,40 @@ impl Codec for OptText {
     }
     fn json(value: &Option<String>) -> Json {
         json!(value)
+    }
+}
+
+/// Text that is neither printed nor logged.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
+    }
+}
+
+/// A secret, or nothing. Where values are printed, it reads as unset or hidden.
+pub(super) struct OptSecret;
+
+impl Codec for OptSecret {
+    type Value = Option<Secret>;
+    const EXPECTED: &'static str = "text, which is not shown again";
+    fn parse(text: &str) -> Option<Option<Secret>> {
+        Some(Text::parse(text).map(Secret))
+    }
+    fn text(value: &Option<Secret>) -> Option<String> {
+        value.as_ref().map(|_| HIDDEN.to_owned())
+    }
+    fn json(value: &Option<Secret>) -> Json {
+        json!(value.as_ref().map(|_| HIDDEN))
     }
 }
 
@@ -517,6 +552,16 @@ choice! {
         Object = "object",
         /// When the record is synced to the gateway's disk and committed.
         Local = "local",
+    }
+}
+
+choice! {
+    /// What clients of the table catalog are given to read the store with.
+    CatalogCredentials, "none or static" {
+        /// Nothing: they have their own.
+        None = "none",
+        /// A key that the operator made for readers.
+        Static = "static",
     }
 }
 

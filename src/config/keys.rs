@@ -9,8 +9,9 @@ use frazil_core::BrokerId;
 use serde_json::Value as Json;
 
 use super::codec::{
-    Address, Bytes, BytesOrNone, Codec, Durability, LogFormat, Minutes, Ms, MsOrNone, OptInt,
-    OptListener, OptText, PathText, PutBudget, Roles, Text, Voter, Voters,
+    Address, Bytes, BytesOrNone, CatalogCredentials, Codec, Durability, LogFormat, Minutes, Ms,
+    MsOrNone, OptInt, OptListener, OptSecret, OptText, PathText, PutBudget, Roles, Secret, Text,
+    Voter, Voters,
 };
 
 /// One key: what can be said and done about it without knowing its type.
@@ -109,7 +110,7 @@ keys! {
         advertised_listeners: Option<Address> as OptListener = "advertised.listeners", "",
             "The address that clients are told to connect to; by default that of listeners.";
         http_listen: Address as Address = "http.listen", "127.0.0.1:8080",
-            "The address of /livez, /readyz and /metrics.";
+            "The address of /livez, /readyz, /metrics and the table catalog, /iceberg. Whoever can connect to it may ask; there is no password.";
         peer_listen: Address as Address = "peer.listen", "127.0.0.1:9093",
             "The address that other nodes of the cluster connect to.";
         voters: Vec<Voter> as Voters = "controller.quorum.voters", "",
@@ -192,6 +193,24 @@ keys! {
             "Memory for blocks read from the object store.";
         cache_disk_bytes: u64 as Bytes = "cache.disk.bytes", "0",
             "Disk for blocks read from the object store; 0: none.";
+    }
+    "Table catalog" {
+        catalog_enable: bool as bool = "catalog.enable", "true",
+            "Whether http.listen serves the topics' tables under /iceberg, as an Iceberg REST catalog for reading.";
+        catalog_cache_bytes: u64 as Bytes = "catalog.cache.bytes", "16MiB",
+            "Memory for the metadata of tables that were asked for lately.";
+        catalog_credentials: CatalogCredentials as CatalogCredentials = "catalog.credentials", "none",
+            "What clients of the catalog are given to read the object store with: none (they have their own), or static (the two keys below, to whoever asks for delegated access; only for s3:).";
+        catalog_access_key_id: Option<String> as OptText = "catalog.access.key.id", "",
+            "The key id that clients are given; it should allow nothing but reading below store.url.";
+        catalog_secret_access_key: Option<Secret> as OptSecret = "catalog.secret.access.key", "",
+            "The secret that goes with it.";
+        catalog_store_endpoint: Option<String> as OptText = "catalog.store.endpoint", "",
+            "Where clients reach the object store; by default where this node does (aws_endpoint).";
+        catalog_store_region: Option<String> as OptText = "catalog.store.region", "",
+            "The region that clients are told; by default this node's (aws_region).";
+        catalog_store_path_style: bool as bool = "catalog.store.path.style", "true",
+            "Whether clients put the bucket into the path of requests to an endpoint of its own, or into the name of the host.";
     }
     "Log" {
         log_format: LogFormat as LogFormat = "log.format", "text",

@@ -26,7 +26,9 @@ mod render;
 mod tests;
 mod validate;
 
-pub use codec::{Address, Durability, LogFormat, PutBudget, Roles, Voter};
+pub use codec::{
+    Address, CatalogCredentials, Durability, LogFormat, PutBudget, Roles, Secret, Voter,
+};
 pub use keys::{Config, KEYS, Key, StoreOptions};
 pub use load::{DEFAULT_FILE, Loaded, Source, Sources, load};
 pub use render::{to_json, to_toml};

@@ -30,6 +30,8 @@ pub fn to_toml(config: &Config) -> String {
             key.meaning, key.expected
         );
         let _ = match (key.text)(config) {
+            // Read back, it would be the secret.
+            Some(text) if text == HIDDEN => writeln!(out, "# {} = {}", key.name, quoted(HIDDEN)),
             Some(text) => writeln!(out, "{} = {}", key.name, literal(&text)),
             None => writeln!(out, "# {} =", key.name),
         };

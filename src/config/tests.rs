@@ -74,6 +74,38 @@ fn the_printed_file_reads_back_as_what_was_printed() {
 }
 
 #[test]
+fn a_secret_is_used_and_never_shown() {
+    let settings = [
+        ("store.url", "s3://bucket"),
+        ("catalog.credentials", "static"),
+        ("catalog.access.key.id", "readers"),
+    ];
+    let e = from_set(&settings).unwrap_err();
+    assert!(e.contains("catalog.secret.access.key = (unset)"), "{e}");
+    let settings = [&settings[..], &[("catalog.secret.access.key", "hunter2")]].concat();
+    let config = from_set(&settings).unwrap();
+    let secret = config.catalog_secret_access_key.as_ref();
+    assert_eq!(secret.map(Secret::reveal), Some("hunter2"));
+    for shown in [
+        to_toml(&config),
+        to_json(&config).to_string(),
+        format!("{config:?}"),
+        format!("{:?}", config.broker_settings()),
+    ] {
+        assert!(shown.contains("(hidden)"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    // What was printed is not taken for the secret.
+    let printed = from_file(&to_toml(&config)).unwrap_err();
+    assert!(
+        printed.contains("catalog.secret.access.key = (unset)"),
+        "{printed}"
+    );
+    let e = from_set(&[("catalog.credentials", "static")]).unwrap_err();
+    assert!(e.contains("expected none, because"), "{e}");
+}
+
+#[test]
 fn every_key_is_printed_with_its_meaning_and_default() {
     let text = to_toml(&Config::default());
     let json = to_json(&Config::default());

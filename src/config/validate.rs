@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use frazil_core::ports::TOPIC_PARTITIONS_MAX;
 use frazil_core::segment::BATCH_MAX;
 
-use super::{Config, KEYS, Problem, Source};
+use super::{CatalogCredentials, Config, KEYS, Problem, Source};
 
 /// The largest frame that the protocol's 32-bit length can announce.
 const FRAME_MAX: u64 = i32::MAX as u64;
@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, from: &BTreeMap<String, Source>) -> Vec<Pro
     ranges(&mut rules, config);
     addresses(&mut rules, config);
     cluster(&mut rules, config);
+    catalog(&mut rules, config);
     logging(&mut rules, config);
     rules.broken
 }
@@ -140,6 +141,28 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
     ] {
         rules.demand(key, !time.is_zero(), "more than 0");
     }
+}
+
+fn catalog(rules: &mut Rules<'_>, c: &Config) {
+    if c.catalog_credentials == CatalogCredentials::None {
+        return;
+    }
+    let s3 = c.store_url().starts_with("s3");
+    rules.demand(
+        "catalog.credentials",
+        s3,
+        "none, because only stores of the kind s3: have such credentials",
+    );
+    rules.demand(
+        "catalog.access.key.id",
+        c.catalog_access_key_id.is_some(),
+        "a key id, because catalog.credentials = static",
+    );
+    rules.demand(
+        "catalog.secret.access.key",
+        c.catalog_secret_access_key.is_some(),
+        "a secret, because catalog.credentials = static",
+    );
 }
 
 fn logging(rules: &mut Rules<'_>, c: &Config) {

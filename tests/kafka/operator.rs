@@ -88,3 +88,27 @@ fn nothing_unexpected_is_logged_in_a_quiet_life() {
         .collect();
     assert!(loud.is_empty(), "{loud:#?}");
 }
+
+#[tokio::test]
+async fn topics_that_become_tables_are_in_the_catalog_of_the_http_port() {
+    let server = Server::start();
+    for (name, mode) in [("orders", "shared"), ("logs", "off")] {
+        let settings = [("frazil.table.mode", mode)];
+        server.create_topic(name, 1, &settings).await;
+    }
+    let (status, list) = server.get("/iceberg/v1/namespaces/frazil/tables").unwrap();
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let orders = serde_json::json!([{"namespace": ["frazil"], "name": "orders"}]);
+    assert_eq!((status, &list["identifiers"]), (200, &orders));
+    let table = "/iceberg/v1/namespaces/frazil/tables/orders";
+    let (status, table) = server.get(table).unwrap();
+    assert_eq!(status, 200, "{table}");
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    let location = table["metadata"]["location"].as_str().unwrap();
+    let store = format!("file://{}/store/", server.data().display());
+    assert!(location.starts_with(&store), "{location}");
+    assert!(server.metric("frazil_catalog_requests_total") >= 2);
+
+    let without = Server::with(&["catalog.enable=false"]);
+    assert_eq!(without.get("/iceberg/v1/config").unwrap().0, 404);
+}
