@@ -237,6 +237,21 @@ pub enum Op {
         /// Who answers.
         gateway: Gateway,
     },
+    /// Offsets have become cold: they are in a table's files from here on → [`Answer::Done`]. What
+    /// was asked before may have been answered from either.
+    Frozen {
+        /// The partition.
+        at: TopicPartition,
+        /// One past the last of them.
+        end: i64,
+    },
+    /// Reads all rows that one snapshot of a topic's table has of a partition → [`Answer::Rows`].
+    Scan {
+        /// The partition.
+        at: TopicPartition,
+        /// The snapshot's place among those of the table.
+        sequence: i64,
+    },
     /// The faults are over. What is fetched from here on is the final sweep → [`Answer::Done`].
     Healed,
 }
@@ -293,6 +308,8 @@ pub enum Answer {
     Config(Option<String>),
     /// A new producer.
     ProducerId(i64),
+    /// Rows of a table, in the order in which its files have them.
+    Rows(Vec<Record>),
 }
 
 /// How an operation ended, as its client knows.

@@ -39,7 +39,7 @@ mod recorder;
 mod rng;
 pub mod workload;
 
-pub use check::{Invariant, Violation, check};
+pub use check::{Invariant, Violation, check, cold_reads};
 pub use history::{
     Answer, Client, Event, Gateway, Group, History, Isolation, List, NotAHistory, Op, Outcome,
     Producer, Record, Time, Topic, TopicPartition,

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use frazil_core::ports::{BatchOutcome, BatchRefusal, Move, SegmentStatus};
+use frazil_core::cold::{NodeRef, ObjectId};
+use frazil_core::ports::{
+    BatchOutcome, BatchRefusal, ColdMove, Located, Move, Replacement, SegmentStatus,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -46,6 +49,9 @@ enum Step {
     Lose(u8, u8),
     /// A gateway is gone with its WAL, and another is registered under its id.
     Forget(u8),
+    /// So many of a partition's first extents become cold, and the root is cut at the log start, or
+    /// nearly so.
+    Freeze(u8, u8, bool),
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -70,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..2_u8).prop_map(Step::Restart),
         1 => (0..2_u8, 1..4_u8).prop_map(|(gateway, count)| Step::Lose(gateway, count)),
         1 => (0..2_u8).prop_map(Step::Forget),
+        3 => (0..3_u8, 0..4_u8, any::<bool>()).prop_map(|(p, count, cut)| Step::Freeze(p, count, cut)),
     ]
 }
 
@@ -88,6 +95,8 @@ type History = (i16, Vec<(i32, i32, i64)>);
 struct Model {
     logs: [Vec<ModelBatch>; 3],
     ends: [i64; 3],
+    /// Where the cold offsets begin and end.
+    cold: [Option<(i64, i64)>; 3],
     starts: [i64; 3],
     producers: BTreeMap<(usize, i64), History>,
 }
@@ -219,7 +228,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let mut world = World::new();
-        world.apply(Command::RaiseLevel { level: 2 });
+        world.apply(Command::RaiseLevel { level: 3 });
         world.apply(Command::CreateTopic(new_topic(1, "a", 3)));
         let gateways = [world.register(None, 1), world.register(None, 2)];
         Self {
@@ -243,6 +252,9 @@ impl Pair {
                 self.model.starts[log] = self.model.starts[log].max(to);
             }
             Step::Restart(gateway) => self.restart(usize::from(*gateway)),
+            Step::Freeze(log, count, cut) => {
+                self.freeze(usize::from(*log), usize::from(*count), *cut);
+            }
             Step::Lose(gateway, count) => {
                 let Gateway { id: broker, epoch } = self.gateways[usize::from(*gateway)];
                 let held = self.world.state.wal_extents(broker).into_iter();
@@ -283,6 +295,68 @@ impl Pair {
             }
         }
         self.compare();
+    }
+
+    /// The planner of a compactor, on the model.
+    fn freeze(&mut self, log: usize, count: usize, cut: bool) {
+        let name = partition(1, log as i32);
+        let claimed = self.world.apply(Command::ClaimTable {
+            topic: topic_id(1),
+            holder: Uuid::from_u128(1),
+            lease_ms: 0,
+        });
+        let Outcome::TableClaimed(Ok(claim)) = claimed else {
+            panic!("{claimed:?}");
+        };
+        let extents = self.world.state.oldest_extents(&name, usize::MAX);
+        let start = self.model.starts[log];
+        let old = self.model.cold[log];
+        let live = old.filter(|(_, end)| start < *end);
+        let base = match (live, extents.first()) {
+            (Some((_, end)), _) => end,
+            (None, Some(first)) => first.base.0,
+            (None, None) => self.model.ends[log],
+        };
+        let settled = extents
+            .iter()
+            .take_while(|extent| !matches!(extent.location, Location::Wal { .. }));
+        let end = settled.take(count).last().map_or(base, |e| e.end.0);
+        let first = match live {
+            Some((first, _)) if !cut => first,
+            Some(_) => start,
+            None => base,
+        };
+        let new = (first < end).then_some((first, end));
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        let moved = ColdMove {
+            partition: log as i32,
+            expected: self.world.state.cold(&name).map(|root| root.id),
+            base: Offset(base),
+            end: Offset(end),
+            root: new.map(|(first, end)| NodeRef {
+                base: Offset(first),
+                end: Offset(end),
+                id: ObjectId::new(claim, 0),
+                level: 0,
+                length: 1,
+                crc: 0,
+                records: 0,
+                bytes: 7,
+                max_timestamp: -1,
+            }),
+        };
+        let replaced = self.world.apply(Command::Replace(Replacement {
+            topic: topic_id(1),
+            claim,
+            lease_ms: 0,
+            moves: vec![moved],
+            table: None,
+            retired: vec![],
+        }));
+        assert_eq!(replaced, Outcome::Replaced(Ok(())));
+        self.model.cold[log] = new;
     }
 
     fn restart(&mut self, gateway: usize) {
@@ -437,6 +511,22 @@ impl Pair {
                 assert_eq!(max_timestamp, extent.max_timestamp);
             }
             assert_eq!(batches.count(), 0);
+            let start = self.model.starts[slot];
+            if let Some((_, end)) = self.model.cold[slot].filter(|(_, end)| start < *end) {
+                assert_eq!(first, end, "extents follow what is cold");
+                stored += 7;
+            } else {
+                assert!(extents.first().is_none_or(|extent| extent.base.0 <= start));
+            }
+            let located = |offset| self.world.state.locate(&name, Offset(offset), 1);
+            for offset in start..self.model.ends[slot] {
+                let Located { cold, extents } = located(offset);
+                let known = self.model.cold[slot].filter(|(_, end)| offset < *end);
+                assert_eq!(cold.map(|root| (root.base.0, root.end.0)), known);
+                let holds =
+                    |extent: &frazil_core::Extent| (extent.base.0..extent.end.0).contains(&offset);
+                assert_eq!(extents.first().is_some_and(holds), known.is_none());
+            }
             assert_eq!(self.world.state.size_bytes(&name), stored);
             for pair in extents.windows(2) {
                 let follows = |a: &Location, b: &Location| match (a, b) {

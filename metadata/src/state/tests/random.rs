@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use frazil_core::cold::{NodeRef, ObjectId, TableObject};
 use frazil_core::group::{CommittedOffset, Group, Member};
-use frazil_core::ports::{ConfigTarget, GroupClaim, Move};
+use frazil_core::ports::{
+    ColdMove, ConfigTarget, GroupClaim, Move, Replacement, TableMove, TablePointer,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -140,10 +143,139 @@ impl Author {
         })
     }
 
+    /// What a compactor would do now with a partition, or nearly that.
+    fn replacement(&self, [_, a, b, c]: [u8; 4]) -> Replacement {
+        let state = &self.world.state;
+        let claimed: Vec<_> = state
+            .partitions()
+            .iter()
+            .map(|log| log.partition)
+            .filter(|at| state.table(at.topic).is_some_and(|table| table.claim > 0))
+            .collect();
+        let at = pick(&claimed, a).unwrap_or(some_partition(a));
+        let table = state.table(at.topic).unwrap_or_default();
+        let claim = match b % 16 {
+            0 => table.claim.saturating_sub(1),
+            1 => table.claim + 1,
+            _ => table.claim,
+        };
+        let number = self.world.index;
+        let mut replacement = Replacement {
+            topic: at.topic,
+            claim,
+            lease_ms: u32::from(b / 64) * 100,
+            moves: vec![],
+            table: (c & 0x10 == 0).then(|| TableMove {
+                expected: table.pointer.map(|pointer| pointer.metadata),
+                new: TablePointer {
+                    metadata: ObjectId::new(claim, number),
+                    length: b.into(),
+                    crc: c.into(),
+                },
+            }),
+            retired: vec![TableObject::Data(ObjectId::new(
+                claim.min(1),
+                u64::from(b % 4),
+            ))],
+        };
+        if let Some(TableMove {
+            expected: Some(old),
+            ..
+        }) = replacement.table
+        {
+            replacement.retired.push(TableObject::Metadata(old));
+        }
+        let Some(bounds) = state.bounds(&at) else {
+            return replacement;
+        };
+        let old = state.cold(&at);
+        let extents = state.oldest_extents(&at, usize::from(c % 4));
+        let whole = extents
+            .iter()
+            .take_while(|extent| !matches!(extent.location, Location::Wal { .. }));
+        let readable = old.as_ref().filter(|root| bounds.log_start < root.end);
+        let first = state.oldest_extents(&at, 1);
+        let base = match readable {
+            Some(root) => root.end,
+            None => first
+                .first()
+                .map_or(bounds.high_watermark, |extent| extent.base),
+        };
+        let end = whole.last().map_or(base, |extent| extent.end);
+        let root_base = match readable {
+            Some(root) if c & 0x20 == 0 => root.base,
+            Some(_) => bounds.log_start,
+            None => base,
+        };
+        let root = (root_base < end).then(|| NodeRef {
+            base: root_base,
+            end,
+            id: ObjectId::new(claim, number),
+            level: c % 2,
+            length: 1,
+            crc: 2,
+            records: 1,
+            bytes: 3,
+            max_timestamp: b.into(),
+        });
+        let mut moved = ColdMove {
+            partition: at.partition,
+            expected: old.as_ref().map(|root| root.id),
+            base,
+            end,
+            root,
+        };
+        match b % 32 {
+            2 => moved.end = moved.end + 1,
+            3 => moved.base = moved.base + 1,
+            4 => moved.expected = None,
+            5 => moved.root = None,
+            _ => {}
+        }
+        if let Some(root) = old {
+            let object = TableObject::Manifest(at.partition, root.id);
+            replacement.retired.push(object);
+        }
+        replacement.moves.push(moved);
+        replacement
+    }
+
+    fn table_command(&self, [kind, a, b, c]: [u8; 4]) -> Command {
+        let state = &self.world.state;
+        let collector = pick(&self.collectors, 0).map_or(0, |first| match b % 8 {
+            0 => first,
+            _ => self.collectors.iter().copied().max().unwrap_or(0),
+        });
+        let there: Vec<_> = state.topics().iter().map(|topic| topic.id).collect();
+        let topic = pick(&there, a).unwrap_or(topic_id(1));
+        match kind % 8 {
+            0 | 1 => Command::ClaimTable {
+                topic,
+                holder: Uuid::from_u128(u128::from(b % 2)),
+                lease_ms: u32::from(c) * 10,
+            },
+            2 => Command::ForgetTableObjects {
+                collector,
+                topic,
+                objects: state
+                    .retired_objects(usize::from(c % 8))
+                    .into_iter()
+                    .map(|(_, object, _)| object)
+                    .collect(),
+            },
+            3 => Command::ForgetTables {
+                collector,
+                topics: vec![topic_id(1), topic_id(2), topic_id(3)],
+            },
+            _ => Command::Replace(self.replacement([kind, a, b, c])),
+        }
+    }
+
     fn command(&self, seed: [u8; 4]) -> Command {
         let [kind, a, b, c] = seed;
-        if self.world.state.level() < 2 {
-            return Command::RaiseLevel { level: 2 };
+        let level = self.world.state.level();
+        if level < crate::command::LEVEL {
+            return Command::RaiseLevel { level: level + 1 };
         }
         let id = topic_id(u128::from(1 + a % 3));
         let gateway = pick(&self.gateways, a);
@@ -153,7 +285,7 @@ impl Author {
         } else {
             kind
         };
-        match kind % 32 {
+        match kind % 48 {
             0 => register(gateway.map(|known| known.id), u128::from(b % 8)),
             1 => fallback,
             2..=11 => gateway.map_or(fallback, |known| Command::Commit(self.commit(known, seed))),
@@ -161,8 +293,8 @@ impl Author {
                 let name = ["a.b", "a_b", "c", "d"][usize::from(b % 4)];
                 Command::CreateTopic(new_topic(u128::from(1 + a % 3), name, 1 + i32::from(c % 3)))
             }
-            13 => Command::DeleteTopic { id },
-            14 => Command::CreatePartitions {
+            13 if b % 2 == 0 => Command::DeleteTopic { id },
+            13 | 14 => Command::CreatePartitions {
                 id,
                 partitions: i32::from(b % 5),
             },
@@ -184,7 +316,7 @@ impl Author {
                 broker: known.id,
                 epoch: known.epoch,
             }),
-            20..=24 => self.group_command([b, a, c, kind / 32]).unwrap_or(fallback),
+            20..=24 => self.group_command([b, a, c, kind / 48]).unwrap_or(fallback),
             25 => Command::RaiseLogStarts {
                 to: vec![
                     (some_partition(a), Offset(b.into())),
@@ -242,6 +374,7 @@ impl Author {
             31 => Command::NoteVoters {
                 ids: vec![u64::from(b % 4)],
             },
+            32..47 => self.table_command([c / 3, a, b, kind ^ c]),
             _ => Command::InitCluster {
                 level: None,
                 cluster_id: format!("cluster-{}", b % 2),
@@ -404,7 +537,7 @@ fn random_commands_reach_every_outcome() {
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for _ in 0..60 {
+    for _ in 0..500 {
         let seeds = seeds(60).new_tree(&mut runner).expect("a value").current();
         for (envelope, outcome) in Author::new().log(&seeds).1 {
             let words = format!("{:?}", envelope.command);
@@ -430,6 +563,6 @@ fn random_commands_reach_every_outcome() {
             *seen.entry(command).or_default() += u32::from(good);
         }
     }
-    assert_eq!(seen.len(), 27, "{seen:?}");
+    assert_eq!(seen.len(), 32, "{seen:?}");
     assert!(seen.values().all(|count| *count > 3), "{seen:?}");
 }

@@ -61,6 +61,20 @@ pub(super) struct Cut {
     pub(super) acked: bool,
 }
 
+/// Offsets that are cold for certain since an instant.
+pub(super) struct Frozen {
+    pub(super) ret: Time,
+    pub(super) end: i64,
+}
+
+/// The rows that a table's snapshot has of a partition.
+pub(super) struct Scan<'a> {
+    pub(super) event: usize,
+    pub(super) ret: Time,
+    pub(super) sequence: i64,
+    pub(super) records: &'a [Record],
+}
+
 /// Where a value was seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Sighting {
@@ -78,6 +92,8 @@ pub(super) struct Log<'a> {
     pub(super) out_of_range: Vec<OutOfRange>,
     pub(super) listed: Vec<Listed>,
     pub(super) cuts: Vec<Cut>,
+    pub(super) frozen: Vec<Frozen>,
+    pub(super) scans: Vec<Scan<'a>>,
     /// By offset; several per offset if it was read several times.
     pub(super) sightings: Vec<Sighting>,
     /// The first sighting at each offset.
@@ -337,6 +353,27 @@ impl<'a> Index<'a> {
             Op::Healed => {
                 self.healed = self.healed.max(Some(ret));
                 matches!(answer, Some(Answer::Done))
+            }
+            Op::Frozen { at, end } => {
+                let end = *end;
+                let log = self.logs.entry(*at).or_default();
+                log.frozen.push(Frozen { ret, end });
+                matches!(answer, Some(Answer::Done))
+            }
+            Op::Scan { at, sequence } => {
+                match answer {
+                    None => {}
+                    Some(Answer::Rows(records)) => {
+                        self.logs.entry(*at).or_default().scans.push(Scan {
+                            event: number,
+                            ret,
+                            sequence: *sequence,
+                            records,
+                        });
+                    }
+                    Some(_) => return false,
+                }
+                true
             }
             Op::DeleteRecords { at, before } => {
                 if !failed {

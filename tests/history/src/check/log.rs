@@ -97,24 +97,7 @@ fn check_origins(index: &Index<'_>, at: TopicPartition, log: &Log<'_>, report: &
             }
             continue;
         }
-        // A request that names its topic may arrive after a topic of that name was made again.
-        let topic = index.topic(at.topic);
-        let strayed = attempts.iter().any(|attempt| {
-            let other = index.topic(attempt.at.topic);
-            let batch = index.sent(attempt);
-            let last = if batch.acked.is_some() {
-                batch.ret
-            } else {
-                Time::MAX
-            };
-            attempt.at.partition == at.partition
-                && other.name.is_some()
-                && other.name == topic.name
-                && last >= topic.created
-                && sent(batch)
-                && possible(batch)
-        });
-        if !strayed {
+        if !may_have_strayed(index, at, *value, read_by) {
             let mut events: Vec<usize> = attempts.iter().map(|a| index.sent(a).event).collect();
             events.truncate(3);
             events.push(*event);
@@ -123,6 +106,32 @@ fn check_origins(index: &Index<'_>, at: TopicPartition, log: &Log<'_>, report: &
             });
         }
     }
+}
+
+/// Whether a value that was sent elsewhere can be here: a request that names its topic may arrive
+/// after a topic of that name was made again.
+pub(super) fn may_have_strayed(
+    index: &Index<'_>,
+    at: TopicPartition,
+    value: u64,
+    seen: Time,
+) -> bool {
+    let topic = index.topic(at.topic);
+    index.attempts(value).iter().any(|attempt| {
+        let other = index.topic(attempt.at.topic);
+        let batch = index.sent(attempt);
+        let last = if batch.acked.is_some() {
+            batch.ret
+        } else {
+            Time::MAX
+        };
+        attempt.at.partition == at.partition
+            && other.name.is_some()
+            && other.name == topic.name
+            && last >= topic.created
+            && batch.invoke <= seen
+            && batch.failed.is_none()
+    })
 }
 
 /// I4, I30 and I36: no value has more places than it can have.

@@ -1,6 +1,7 @@
 //! The checker: one file per kind of promise, all over the same index.
 
 mod bounds;
+mod cold;
 mod groups;
 mod index;
 mod log;
@@ -12,6 +13,7 @@ mod topics;
 use std::fmt;
 
 use crate::{Event, History};
+pub use cold::cold_reads;
 use index::Index;
 
 /// How many violations of one invariant are reported; further ones add nothing.
@@ -70,6 +72,10 @@ pub enum Invariant {
     I32,
     /// Offsets are assigned once.
     I36,
+    /// What has become cold is read as it was before.
+    I37,
+    /// A table's snapshot is a prefix of the log, each offset once, without a gap.
+    I38,
     /// An acknowledged change of a topic is visible on every gateway.
     I39,
 }
@@ -144,6 +150,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         order::check(*at, log, &mut report);
         bounds::check(*at, log, &known, &mut report);
         sweep::check(&index, *at, log, &mut report);
+        cold::check(&index, *at, log, &mut report);
     }
     groups::check(&index, &mut report);
     report.found.sort_by_key(|violation| violation.invariant);

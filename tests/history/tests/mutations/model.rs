@@ -112,6 +112,10 @@ struct World {
     generation: i32,
     assignment: [Vec<TopicPartition>; 2],
     offsets: BTreeMap<TopicPartition, i64>,
+    /// Per partition, what the table has.
+    tables: BTreeMap<TopicPartition, (i64, i64)>,
+    /// Counts the tables' snapshots.
+    snapshots: i64,
 }
 
 /// A clean history of about `steps` operations.
@@ -132,6 +136,8 @@ pub(crate) fn run(seed: u64, steps: usize) -> History {
         generation: 0,
         assignment: [Vec::new(), Vec::new()],
         offsets: BTreeMap::new(),
+        tables: BTreeMap::new(),
+        snapshots: 0,
     };
     for name in 0..2 {
         let op = world.create(name);
@@ -144,6 +150,9 @@ pub(crate) fn run(seed: u64, steps: usize) -> History {
             begun += usize::from(world.begin());
         } else {
             world.advance();
+        }
+        if world.rng.below(60) == 0 {
+            world.freeze();
         }
         if world.rng.below(600) == 0 {
             world.rebalance();
@@ -364,6 +373,28 @@ impl World {
         }
     }
 
+    /// A topic's table has its next snapshot, and loses some of what is deleted.
+    fn freeze(&mut self) {
+        let compactor = KINDS.len();
+        let Some(topic) = self.topics[usize::from(self.rng.chance(40))] else {
+            return;
+        };
+        self.snapshots += 1;
+        let sequence = self.snapshots;
+        for partition in 0..PARTITIONS {
+            let at = TopicPartition::new(topic, partition);
+            let (first, end) = self.tables.get(&at).copied().unwrap_or_default();
+            let log = &self.logs[&at];
+            let (log_start, log_end) = (log.start, log.end());
+            let end = end + self.rng.below((log_end - end) as u64 + 1) as i64;
+            let cut = log_start.min(end).max(first);
+            let first = first + self.rng.below((cut - first) as u64 + 1) as i64;
+            self.tables.insert(at, (first, end));
+            self.alone(compactor, Op::Frozen { at, end });
+            self.alone(compactor, Op::Scan { at, sequence });
+        }
+    }
+
     fn rebalance(&mut self) {
         self.generation += 1;
         self.assignment = [Vec::new(), Vec::new()];
@@ -574,7 +605,13 @@ impl World {
                 let to = log.end().min(from + 1 + self.rng.below(6) as i64);
                 Outcome::Ok(Answer::Polled(log.read(from, to)))
             }
-            Op::InitProducer | Op::Healed | Op::Revoke { .. } => Outcome::Ok(Answer::Done),
+            Op::Scan { at, .. } => {
+                let (first, end) = self.tables[at];
+                Outcome::Ok(Answer::Rows(self.logs[at].read(first, end)))
+            }
+            Op::InitProducer | Op::Healed | Op::Revoke { .. } | Op::Frozen { .. } => {
+                Outcome::Ok(Answer::Done)
+            }
         }
     }
 

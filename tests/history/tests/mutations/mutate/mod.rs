@@ -1,6 +1,7 @@
 //! Ways to spoil a clean history. Each answers `None` if the history has no place where the
 //! spoiling would show; the comments say when that is.
 
+mod cold;
 mod groups;
 mod log;
 mod look;
@@ -10,7 +11,7 @@ use frazil_history::{History, Invariant};
 
 use Invariant::{
     I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11, I12, I13, I17, I23, I24, I25, I26, I27, I29, I30,
-    I31, I32, I36, I39,
+    I31, I32, I36, I37, I38, I39,
 };
 
 /// A way to spoil a history.
@@ -79,4 +80,14 @@ classes! {
     "a topic is not there after it was created", [I39], |h, s| rest::topic_stale(h, s, true);
     "a topic is there after it was deleted", [I39], |h, s| rest::topic_stale(h, s, false);
     "a setting goes back", [I39], rest::setting_goes_back;
+    "a record has another value since it is cold", [I37], cold::other_value;
+    "a record has another time since it is cold", [I37], cold::other_time;
+    "a cold record is skipped", [I37], cold::skipped;
+    "a table has a row twice", [I38], cold::row_twice;
+    "a table lacks a row", [I38], |h, s| cold::row_missing(h, s, false);
+    "a table lacks its first row", [I38], |h, s| cold::row_missing(h, s, true);
+    "a table has another value than the log", [I38], |h, s| cold::row_differs(h, s, true);
+    "a table has another time than the log", [I38], |h, s| cold::row_differs(h, s, false);
+    "a table has fewer rows than before", [I38], cold::table_goes_back;
+    "a table has a row that the log does not have", [I38], cold::row_beyond_the_log;
 }
