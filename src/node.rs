@@ -351,9 +351,11 @@ impl Node {
                 node.client.clone(),
                 Arc::clone(&store.client),
                 retries,
-                prefix,
+                prefix.clone(),
                 compactor_metrics,
             );
+            let tables = freeze_config(&config, store.location(&prefix));
+            let compactor = compactor.with_tables(tables, node.client.clone(), env.ids.uuid());
             let run = |stop| async move {
                 compactor.run(stop).await;
                 Ok::<(), Infallible>(())
@@ -882,6 +884,14 @@ fn compactor_config(config: &Config) -> frazil_compactor::Config {
         producer_expiration: config.producer_id_expiration,
         offsets_retention: config.offsets_retention,
         broker_defaults: config.broker_settings(),
+    }
+}
+
+fn freeze_config(config: &Config, location: String) -> frazil_compactor::FreezeConfig {
+    frazil_compactor::FreezeConfig {
+        jobs: config.compactor_jobs as usize,
+        memory: config.compactor_memory_bytes as usize,
+        ..frazil_compactor::FreezeConfig::new(location)
     }
 }
 

@@ -1,6 +1,6 @@
-//! Frazil's cold path: retention and collection.
+//! Frazil's cold path: conversion into tables, retention and collection.
 //!
-//! Three chores, each safe to stop anywhere, to run twice, and to run in two processes at once:
+//! [`freeze`] moves cold records into tables. Beside that, three chores, each safe to stop anywhere, to run twice, and to run in two processes at once:
 //!
 //! | chore | does | a crash leaves |
 //! |---|---|---|
@@ -12,10 +12,13 @@
 //! never because something is absent. Both verdicts are final (the state refuses to commit such a
 //! segment), so an image that lags behind can only delay a deletion.
 //!
-//! Invariant: this crate reads the state through [`frazil_core::ports::Ledger`], and the settings
-//! through [`frazil_core::ports::Catalog`].
+//! Invariant: this crate reads the state through [`frazil_core::ports::Ledger`] and
+//! [`frazil_core::ports::Tables`], and the settings through [`frazil_core::ports::Catalog`].
 
+mod blocking;
+mod bucket;
 mod config;
+pub mod freeze;
 mod metrics;
 pub mod reclaim;
 pub mod retention;
@@ -27,6 +30,7 @@ pub mod sweep;
 mod tests;
 
 pub use config::Config;
+pub use freeze::FreezeConfig;
 pub use metrics::Metrics;
 pub use service::Service;
 
@@ -39,4 +43,7 @@ pub enum Error {
     /// The object store did not do what was asked.
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),
+    /// A chore of tables.
+    #[error(transparent)]
+    Table(#[from] freeze::JobError),
 }

@@ -15,6 +15,30 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Rounds that ended with an error.
     pub failures: Counter,
+    /// Conversions that were applied, or had nothing to do.
+    pub jobs: Counter,
+    /// Conversions that another compactor, or a change of the log, made vain.
+    pub refused_jobs: Counter,
+    /// Conversions that failed.
+    pub failed_jobs: Counter,
+    /// Bytes of segments converted.
+    pub converted_bytes: Counter,
+    /// Rows of data files written.
+    pub converted_rows: Counter,
+    /// Bytes of data files written.
+    pub written_bytes: Counter,
+    /// Merges of files that were applied.
+    pub merges: Counter,
+    /// Bytes of data files written by merges; besides those that conversions wrote.
+    pub merged_bytes: Counter,
+    /// Data files of the table that was looked at last.
+    pub table_files: Gauge,
+    /// Objects of tables deleted.
+    pub deleted_objects: Counter,
+    /// Searches for orphans of a table that were given up because something of it is damaged.
+    pub unsound_tables: Counter,
+    /// Bytes of segments that wait for conversion.
+    pub waiting_bytes: Gauge,
 }
 
 impl Metrics {
@@ -45,6 +69,47 @@ impl Metrics {
             "failures",
             "Rounds of a chore that ended with an error",
             self.failures.clone(),
+        );
+        let r = registry.sub_registry_with_prefix("frazil_table");
+        for (name, help, counter) in [
+            (
+                "jobs",
+                "Conversions that were applied, or had nothing to do",
+                &self.jobs,
+            ),
+            (
+                "refused_jobs",
+                "Conversions that another compactor, or a change of the log, made vain",
+                &self.refused_jobs,
+            ),
+            ("failed_jobs", "Conversions that failed", &self.failed_jobs),
+            (
+                "converted_bytes",
+                "Bytes of segments converted",
+                &self.converted_bytes,
+            ),
+            (
+                "converted_rows",
+                "Rows of data files written",
+                &self.converted_rows,
+            ),
+            (
+                "written_bytes",
+                "Bytes of data files written",
+                &self.written_bytes,
+            ),
+        ] {
+            r.register(name, help, counter.clone());
+        }
+        r.register(
+            "files",
+            "Data files of the table that was looked at last",
+            self.table_files.clone(),
+        );
+        r.register(
+            "waiting_bytes",
+            "Bytes of segments that wait for conversion",
+            self.waiting_bytes.clone(),
         );
     }
 }

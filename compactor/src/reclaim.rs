@@ -30,19 +30,18 @@ pub(crate) fn object(prefix: &Path, id: SegmentId) -> Path {
 }
 
 /// Deletes objects; one that is not there counts as deleted, unless it is the bucket that is not
-/// there. Each is tried a few times. Answers those that are gone, and the first error.
-pub(crate) async fn delete(
+/// there. Each is tried a few times. Answers the names of those that are gone, and the first error.
+pub(crate) async fn delete<N>(
     store: &dyn ObjectStore,
     retries: &Retries,
-    prefix: &Path,
-    ids: Vec<SegmentId>,
-) -> (Vec<SegmentId>, Option<object_store::Error>) {
-    let results: Vec<_> = stream::iter(ids)
-        .map(|id| async move {
+    objects: Vec<(N, Path)>,
+) -> (Vec<N>, Option<object_store::Error>) {
+    let results: Vec<_> = stream::iter(objects)
+        .map(|(name, path)| async move {
             let deadline = Instant::now() + PATIENCE;
             let mut attempts = retries.begin();
             loop {
-                let error = match store.delete(&object(prefix, id)).await {
+                let error = match store.delete(&path).await {
                     Ok(()) => break,
                     Err(error) if Failure::of(&error) == Failure::NotFound => break,
                     Err(error) => error,
@@ -52,7 +51,7 @@ pub(crate) async fn delete(
                 }
             }
             attempts.done();
-            Ok(id)
+            Ok(name)
         })
         .buffer_unordered(PARALLEL)
         .collect()
@@ -66,6 +65,12 @@ pub(crate) async fn delete(
         }
     }
     (gone, first_error)
+}
+
+/// The objects of segments.
+pub(crate) fn objects(prefix: &Path, ids: Vec<SegmentId>) -> Vec<(SegmentId, Path)> {
+    let paths = ids.into_iter().map(|id| (id, object(prefix, id)));
+    paths.collect()
 }
 
 /// One round. Answers how many segments are gone, or `None` if another process has become the
@@ -96,7 +101,7 @@ pub async fn round(
         if due.is_empty() {
             return Ok(Some(total));
         }
-        let (gone, error) = delete(store, retries, prefix, due).await;
+        let (gone, error) = delete(store, retries, objects(prefix, due)).await;
         let count = gone.len() as u64;
         if count > 0 {
             if !ledger.forget_segments(collector, gone).await? {

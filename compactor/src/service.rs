@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frazil_core::Topic;
-use frazil_core::ports::{Catalog, Ledger};
+use frazil_core::ports::{Catalog, Ledger, Tables};
 use frazil_core::topic_config::TopicConfig;
 use frazil_objects::Retries;
 use object_store::ObjectStore;
@@ -13,7 +13,11 @@ use object_store::path::Path;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
+use crate::bucket::Bucket;
+use crate::freeze::collect::{self, Orphans};
+use crate::freeze::{Ctx, FreezeConfig, Freezer};
 use crate::retention::Limits;
 use crate::{Config, Error, Metrics, reclaim, retention, sweep};
 
@@ -27,6 +31,9 @@ pub struct Service {
     prefix: Path,
     metrics: Metrics,
     collector: Option<u64>,
+    freezer: Option<Freezer>,
+    tables: Option<Arc<Ctx>>,
+    orphans: Orphans,
 }
 
 impl Service {
@@ -49,7 +56,33 @@ impl Service {
             prefix,
             metrics,
             collector: None,
+            freezer: None,
+            tables: None,
+            orphans: Orphans::default(),
         }
+    }
+
+    /// Has it convert topics into tables too. `holder` is drawn for this process.
+    pub fn with_tables(
+        mut self,
+        config: FreezeConfig,
+        tables: Arc<dyn Tables>,
+        holder: Uuid,
+    ) -> Self {
+        let (store, retries) = (Arc::clone(&self.store), self.retries.clone());
+        let ctx = Ctx {
+            config,
+            bucket: Bucket::new(store, retries, self.prefix.clone()),
+            ledger: Arc::clone(&self.ledger),
+            tables,
+            metrics: self.metrics.clone(),
+            holder,
+        };
+        let (catalog, defaults) = (Arc::clone(&self.catalog), &self.config.broker_defaults);
+        let ctx = Arc::new(ctx);
+        self.tables = Some(Arc::clone(&ctx));
+        self.freezer = Some(Freezer::new(ctx, catalog, defaults.clone()));
+        self
     }
 
     /// Runs until `shutdown`. A failed round is logged and tried again at its next turn.
@@ -57,6 +90,20 @@ impl Service {
     /// # Cancel safety
     /// May be dropped at any point: every chore is safe to stop anywhere.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        let freezer = self.freezer.take();
+        let freezing = async {
+            match freezer {
+                Some(freezer) => freezer.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.chores(shutdown) => {}
+            () = freezing => {}
+        }
+    }
+
+    async fn chores(mut self, shutdown: CancellationToken) {
         let (reclaim, sweep) = (self.config.reclaim_interval, self.config.sweep_interval);
         let mut retention = ticks(
             self.config.retention_interval,
@@ -105,18 +152,18 @@ impl Service {
                 Ok(expired)
             }
             Chore::Reclaim => {
-                if self.ledger.retired_segments(1).is_empty() {
+                let tables = self.tables.as_deref();
+                let nothing = tables.is_none_or(|ctx| {
+                    ctx.tables.retired_objects(1).is_empty() && ctx.tables.dead_tables().is_empty()
+                });
+                if nothing && self.ledger.retired_segments(1).is_empty() {
                     return Ok(0);
                 }
                 let collector = match self.collector {
                     Some(collector) => collector,
                     None => *self.collector.insert(self.ledger.claim_collector().await?),
                 };
-                let (store, prefix, grace) = (&*self.store, &self.prefix, self.config.grace);
-                let (ledger, retries, metrics) = (&*self.ledger, &self.retries, &self.metrics);
-                let round =
-                    reclaim::round(ledger, store, retries, prefix, grace, collector, metrics);
-                let gone = round.await?;
+                let gone = self.reclaim(collector).await?;
                 if gone.is_none() {
                     info!("another process has become the collector");
                     self.collector = None;
@@ -125,9 +172,37 @@ impl Service {
             }
             Chore::Sweep => {
                 let (store, retries, metrics) = (&*self.store, &self.retries, &self.metrics);
-                sweep::round(&*self.ledger, store, retries, &self.prefix, metrics).await
+                let segments =
+                    sweep::round(&*self.ledger, store, retries, &self.prefix, metrics).await?;
+                let objects = match self.tables.clone() {
+                    Some(ctx) if ctx.tables.enabled() => {
+                        self.orphans.round(&ctx, self.config.grace).await?
+                    }
+                    _ => 0,
+                };
+                Ok(segments + objects)
             }
         }
+    }
+
+    /// Deletes what is retired. `None`: another process has become the collector.
+    async fn reclaim(&self, collector: u64) -> Result<Option<u64>, Error> {
+        let (store, prefix, grace) = (&*self.store, &self.prefix, self.config.grace);
+        let (ledger, retries, metrics) = (&*self.ledger, &self.retries, &self.metrics);
+        let round = reclaim::round(ledger, store, retries, prefix, grace, collector, metrics);
+        let Some(mut total) = round.await? else {
+            return Ok(None);
+        };
+        if let Some(ctx) = &self.tables {
+            let Some(objects) = collect::retired(ctx, grace, collector).await? else {
+                return Ok(None);
+            };
+            let Some(dead) = collect::dead(ctx, grace, collector).await? else {
+                return Ok(None);
+            };
+            total += objects + dead;
+        }
+        Ok(Some(total))
     }
 }
 

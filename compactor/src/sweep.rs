@@ -13,7 +13,7 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use crate::reclaim::{delete, object};
+use crate::reclaim::{delete, object, objects};
 use crate::{Error, Metrics};
 
 /// How many orphans are gathered before they are deleted.
@@ -27,11 +27,11 @@ pub async fn round(
     prefix: &Path,
     metrics: &Metrics,
 ) -> Result<u64, Error> {
-    let mut objects = store.list(Some(&prefix.clone().join("segments")));
+    let mut found = store.list(Some(&prefix.clone().join("segments")));
     let mut orphans = Vec::new();
     let mut total = 0;
     loop {
-        let next = objects.try_next().await?;
+        let next = found.try_next().await?;
         let at_end = next.is_none();
         if let Some(found) = next
             && let Some(id) = SegmentId::from_object_key(found.location.as_ref())
@@ -45,7 +45,8 @@ pub async fn round(
             orphans.push(id);
         }
         if orphans.len() == PAGE || (at_end && !orphans.is_empty()) {
-            let (gone, error) = delete(store, retries, prefix, std::mem::take(&mut orphans)).await;
+            let due = objects(prefix, std::mem::take(&mut orphans));
+            let (gone, error) = delete(store, retries, due).await;
             metrics.orphans.inc_by(gone.len() as u64);
             total += gone.len() as u64;
             if let Some(error) = error {

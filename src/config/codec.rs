@@ -566,6 +566,18 @@ choice! {
 }
 
 choice! {
+    /// What becomes of cold records.
+    TableMode, "shared, copy or off" {
+        /// They move into a table.
+        Shared = "shared",
+        /// The same, and the table is published elsewhere too.
+        Copy = "copy",
+        /// They stay in segments.
+        Off = "off",
+    }
+}
+
+choice! {
     /// The form of the program's own log.
     LogFormat, "text or json" {
         /// For people.

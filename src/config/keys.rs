@@ -10,8 +10,8 @@ use serde_json::Value as Json;
 
 use super::codec::{
     Address, Bytes, BytesOrNone, CatalogCredentials, Codec, Durability, LogFormat, Minutes, Ms,
-    MsOrNone, OptInt, OptListener, OptSecret, OptText, PathText, PutBudget, Roles, Secret, Text,
-    Voter, Voters,
+    MsOrNone, OptInt, OptListener, OptSecret, OptText, PathText, PutBudget, Roles, Secret,
+    TableMode, Text, Voter, Voters,
 };
 
 /// One key: what can be said and done about it without knowing its type.
@@ -94,7 +94,7 @@ keys! {
         node_id: Option<i32> as OptInt = "node.id", "",
             "The id of this node: the voter's in the quorum, by default 1, and the broker's towards Kafka clients, by default the voter's or, without the metadata role, one that the quorum gives and the data directory keeps.";
         roles: Roles as Roles = "roles", "gateway,metadata,compactor",
-            "What this node does: any of gateway (serves Kafka clients), metadata (votes in the quorum), compactor (retention and collection).";
+            "What this node does: any of gateway (serves Kafka clients), metadata (votes in the quorum), compactor (retention, tables and collection).";
         data_dir: PathBuf as PathText = "data.dir", "./frazil-data",
             "Directory for the write-ahead log, the quorum's log and the disk cache; created if missing.";
         rack: Option<String> as OptText = "broker.rack", "",
@@ -211,6 +211,14 @@ keys! {
             "The region that clients are told; by default this node's (aws_region).";
         catalog_store_path_style: bool as bool = "catalog.store.path.style", "true",
             "Whether clients put the bucket into the path of requests to an endpoint of its own, or into the name of the host.";
+    }
+    "Tables" {
+        table_mode: TableMode as TableMode = "frazil.table.mode", "off",
+            "What becomes of cold records of topics that do not say: shared (they move into the files of a table, which consumers and table engines both read), copy (the same, and the table is published in another catalog) or off (they stay in segments).";
+        compactor_jobs: u32 as u32 = "compactor.jobs", "1",
+            "How many topics the compactor works on at the same time.";
+        compactor_memory_bytes: u64 as Bytes = "compactor.memory.bytes", "256MiB",
+            "Memory for each of these jobs; a single record larger than a fifth of it may exceed it.";
     }
     "Log" {
         log_format: LogFormat as LogFormat = "log.format", "text",

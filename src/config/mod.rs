@@ -27,7 +27,7 @@ mod tests;
 mod validate;
 
 pub use codec::{
-    Address, CatalogCredentials, Durability, LogFormat, PutBudget, Roles, Secret, Voter,
+    Address, CatalogCredentials, Durability, LogFormat, PutBudget, Roles, Secret, TableMode, Voter,
 };
 pub use keys::{Config, KEYS, Key, StoreOptions};
 pub use load::{DEFAULT_FILE, Loaded, Source, Sources, load};

@@ -116,6 +116,13 @@ fn ranges(rules: &mut Rules<'_>, c: &Config) {
         c.fetch_max_bytes,
         u64::MAX,
     );
+    rules.range("compactor.jobs", c.compactor_jobs.into(), 1, 64);
+    rules.range(
+        "compactor.memory.bytes",
+        c.compactor_memory_bytes,
+        32 << 20,
+        u32::MAX.into(),
+    );
     rules.range("group.max.size", c.group_max_size.into(), 1, 1 << 20);
     rules.demand(
         "group.max.session.timeout.ms",

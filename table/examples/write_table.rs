@@ -109,6 +109,7 @@ fn commit(
             manifests: manifests.collect(),
             add: vec![add.clone()],
             remove: remove.clone(),
+            summary: BTreeMap::new(),
             snapshot: claim as i64,
             now_ms: 1_700_000_000_000 + claim as i64,
             next: ObjectId::new(claim, 0),

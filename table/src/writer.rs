@@ -67,6 +67,41 @@ impl Default for WriterConfig {
     }
 }
 
+/// Gives the records of a batch whose first offset is `base` to `each`, in order, until that fails.
+///
+/// # Errors
+/// [`Error::Batch`] if it cannot be read: its checksum, its codec, a record, or records that are not
+/// in order, are outside the batch, or control it; and what `each` fails with.
+pub fn records<E: From<Error>>(
+    base: Offset,
+    batch: &Bytes,
+    mut each: impl FnMut(&RecordRef<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let failed = |reason| Error::Batch { base, reason };
+    let header = BatchHeader::parse(batch).map_err(|error| failed(error.into()))?;
+    header
+        .check_crc(batch)
+        .map_err(|error| failed(error.into()))?;
+    if header.is_control() {
+        return Err(failed(BatchReason::Control).into());
+    }
+    let section = batch.slice(HEADER_LENGTH..header.length as usize);
+    let codec = header.codec().map_err(|error| failed(error.into()))?;
+    let records = decompress(codec, &section, RECORDS_MAX)
+        .map_err(|error| failed(RecordsError::from(error).into()))?;
+    let end = Offset(base.0.saturating_add(i64::from(header.offsets())));
+    let mut next = base;
+    for record in RecordSlices::new(&header, base, &records) {
+        let record = record.map_err(|error| failed(error.into()))?;
+        if record.offset < next || record.offset >= end {
+            return Err(failed(BatchReason::Offsets).into());
+        }
+        next = Offset(record.offset.0 + 1);
+        each(&record)?;
+    }
+    Ok(())
+}
+
 /// Writes one data file.
 pub struct Writer {
     file: ObjectId,
@@ -183,31 +218,17 @@ impl Writer {
     /// # Errors
     /// [`Error::Batch`] if it cannot be read. Then the file cannot be finished.
     pub fn push_batch(&mut self, base: Offset, batch: &Bytes) -> Result<(), Error> {
-        let failed = |reason| Error::Batch { base, reason };
-        let header = BatchHeader::parse(batch).map_err(|error| failed(error.into()))?;
-        header
-            .check_crc(batch)
-            .map_err(|error| failed(error.into()))?;
-        if header.is_control() {
-            return Err(failed(BatchReason::Control));
-        }
-        let section = batch.slice(HEADER_LENGTH..header.length as usize);
-        let codec = header.codec().map_err(|error| failed(error.into()))?;
-        let records = decompress(codec, &section, RECORDS_MAX)
-            .map_err(|error| failed(RecordsError::from(error).into()))?;
-        let end = Offset(base.0.saturating_add(i64::from(header.offsets())));
-        for record in RecordSlices::new(&header, base, &records) {
-            let record = record.map_err(|error| failed(error.into()))?;
+        records(base, batch, |record| {
             let group = self.open.as_ref().expect("a range has been begun");
             if record.offset < group.base && group.records == 0 {
-                continue;
+                return Ok(());
             }
-            if record.offset < group.next || record.offset >= end {
-                return Err(failed(BatchReason::Offsets));
+            if record.offset < group.next {
+                let reason = BatchReason::Offsets;
+                return Err(Error::Batch { base, reason });
             }
-            self.push(&record)?;
-        }
-        Ok(())
+            self.push(record)
+        })
     }
 
     /// Adds a record.

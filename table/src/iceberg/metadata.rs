@@ -35,7 +35,7 @@ pub struct TableMetadata {
     current_snapshot_id: i64,
     /// The newest, oldest first.
     pub snapshots: Vec<Snapshot>,
-    snapshot_log: Vec<Value>,
+    pub(super) snapshot_log: Vec<Value>,
     refs: BTreeMap<String, Value>,
 }
 

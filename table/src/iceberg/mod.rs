@@ -17,13 +17,14 @@
 //! Source: Apache Iceberg table spec, version 2.
 
 mod avro;
+mod expire;
 mod manifest;
 mod metadata;
 mod partition;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 pub use manifest::{
@@ -37,8 +38,8 @@ use crate::manifest::GroupRef;
 use frazil_core::cold::ObjectId;
 use partition::Spec;
 
-/// Snapshots that a table's metadata keeps.
-pub const SNAPSHOTS: usize = 100;
+/// Snapshots that a table's metadata keeps at most.
+pub const SNAPSHOTS: usize = 500;
 /// Manifests with fewer files are joined when there are more than this many of them.
 const SMALL_MANIFESTS: usize = 16;
 /// Files of a manifest that is not joined with others any more.
@@ -95,6 +96,9 @@ pub struct Commit<'a> {
     pub add: Vec<DataFile>,
     /// Paths of files to be removed.
     pub remove: BTreeSet<String>,
+    /// Properties of the new snapshot, beside those that count what it changes. `operation` replaces
+    /// what follows from that: `replace` says that the rows stay the same.
+    pub summary: BTreeMap<String, String>,
     /// The new snapshot's id: unique in the table, for example the claim.
     pub snapshot: i64,
     /// Milliseconds since the epoch, as the leader told them.
@@ -272,29 +276,31 @@ impl Commit<'_> {
             list.clone(),
             encode_list(self.next, self.snapshot, &kept).into(),
         ));
+        let mut summary = metadata::summary(&[
+            (
+                "operation",
+                if removed_files > 0 {
+                    "overwrite"
+                } else {
+                    "append"
+                }
+                .to_owned(),
+            ),
+            ("added-data-files", added_files.to_string()),
+            ("added-records", added_rows.to_string()),
+            ("deleted-data-files", removed_files.to_string()),
+            ("deleted-records", removed_rows.to_string()),
+            ("total-data-files", live_files.to_string()),
+            ("total-records", live_rows.to_string()),
+        ]);
+        summary.append(&mut self.summary);
         table.push(Snapshot {
             snapshot_id: self.snapshot,
             parent_snapshot_id: table.current_snapshot(),
             sequence_number: sequence,
             timestamp_ms: self.now_ms.max(table.last_updated_ms),
             manifest_list: list,
-            summary: metadata::summary(&[
-                (
-                    "operation",
-                    if removed_files > 0 {
-                        "overwrite"
-                    } else {
-                        "append"
-                    }
-                    .to_owned(),
-                ),
-                ("added-data-files", added_files.to_string()),
-                ("added-records", added_rows.to_string()),
-                ("deleted-data-files", removed_files.to_string()),
-                ("deleted-records", removed_rows.to_string()),
-                ("total-data-files", live_files.to_string()),
-                ("total-records", live_rows.to_string()),
-            ]),
+            summary,
             schema_id: 0,
         });
         objects.push((

@@ -1,0 +1,273 @@
+//! Which topic is converted next, and how many at once.
+//!
+//! Files are merged when no topic is due: a topic is looked at after some conversions.
+//!
+//! A topic is due when something of it has waited for its freshness, or much of it waits. The one that
+//! has waited longest is next. How long something has waited is counted from when this process
+//! first saw it: timestamps are the producers' and may be anything. A topic that fails is left alone
+//! for a while, longer each time, and the others go on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use frazil_core::ports::{Catalog, TableRefusal};
+use frazil_core::topic_config::{TableConfig, TopicConfig};
+use frazil_core::{Offset, Topic, TopicId};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{debug, error, info, warn};
+
+use super::job::{self, Done};
+use super::{Ctx, JobError, merge};
+
+/// How long a topic is left alone after its first failure; doubled with each further one.
+const BACKOFF: Duration = Duration::from_secs(2);
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How long a topic is left to another compactor.
+const HELD: Duration = Duration::from_secs(5);
+
+/// Conversions of a topic between two looks at its files.
+const MERGE_AFTER: u32 = 8;
+
+/// Converts topics, for ever.
+pub(crate) struct Freezer {
+    ctx: Arc<Ctx>,
+    catalog: Arc<dyn Catalog>,
+    broker_defaults: BTreeMap<String, String>,
+    topics: BTreeMap<TopicId, State>,
+}
+
+/// What is known of a topic that is to be converted.
+#[derive(Debug)]
+struct State {
+    topic: Arc<Topic>,
+    config: TableConfig,
+    /// Since when something waits.
+    since: Option<Instant>,
+    /// Bytes that wait.
+    bytes: u64,
+    busy: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+    /// Conversions since its files were looked at.
+    conversions: u32,
+}
+
+/// What is done for a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Convert,
+    Merge,
+}
+
+/// A job has ended: of which topic, when it began, and what it did.
+type Ended = (Arc<Topic>, Instant, Result<Did, JobError>);
+
+/// What has been done.
+enum Did {
+    Converted(Done),
+    /// So many files.
+    Merged(usize),
+}
+
+impl State {
+    fn is_free(&self, now: Instant) -> bool {
+        !self.busy && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn is_due(&self, now: Instant, much: u64) -> bool {
+        let freshness = Duration::from_millis(self.config.freshness_ms.max(0).unsigned_abs());
+        let waited = self.since.is_some_and(|since| now - since >= freshness);
+        self.is_free(now) && (waited || self.since.is_some() && self.bytes >= much)
+    }
+}
+
+impl Freezer {
+    pub(crate) fn new(
+        ctx: Arc<Ctx>,
+        catalog: Arc<dyn Catalog>,
+        broker_defaults: BTreeMap<String, String>,
+    ) -> Self {
+        Self {
+            ctx,
+            catalog,
+            broker_defaults,
+            topics: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until it is dropped.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any point: what jobs have written is then orphaned.
+    pub(crate) async fn run(mut self) {
+        let ctx = Arc::clone(&self.ctx);
+        let mut ticks = tokio::time::interval(ctx.config.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut jobs: FuturesUnordered<BoxFuture<'static, Ended>> = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    if ctx.tables.enabled() {
+                        self.look();
+                    }
+                }
+                Some((topic, began, did)) = jobs.next() => self.ended(&topic, began, did),
+            }
+            while jobs.len() < ctx.config.jobs.max(1)
+                && let Some((work, topic, config)) = self.take()
+            {
+                let ctx = Arc::clone(&ctx);
+                let began = Instant::now();
+                let job = async move {
+                    let did = match work {
+                        Work::Convert => job::run(&ctx, &topic, config).await.map(Did::Converted),
+                        Work::Merge => merge::run(&ctx, &topic, config).await.map(Did::Merged),
+                    };
+                    (topic, began, did)
+                };
+                jobs.push(job.boxed());
+            }
+        }
+    }
+
+    /// Looks at what waits.
+    fn look(&mut self) {
+        let mut broker = self.broker_defaults.clone();
+        broker.extend(self.catalog.broker_config(None));
+        let mut wanted = BTreeMap::new();
+        for topic in self.catalog.topics() {
+            let config = TopicConfig::resolve(&topic.config, &broker).table;
+            if config.mode.converts() {
+                wanted.insert(topic.id, (topic, config));
+            }
+        }
+        self.topics
+            .retain(|id, state| state.busy || wanted.contains_key(id));
+        if wanted.is_empty() {
+            self.ctx.metrics.waiting_bytes.set(0);
+            return;
+        }
+        let now = Instant::now();
+        let mut waiting: BTreeMap<TopicId, u64> = BTreeMap::new();
+        for log in self.ctx.ledger.partitions() {
+            if !wanted.contains_key(&log.partition.topic) {
+                continue;
+            }
+            let cold = self.ctx.ledger.cold(&log.partition);
+            let end = cold.as_ref().map_or(Offset::ZERO, |cold| cold.end);
+            if end.max(log.bounds.log_start) < log.bounds.last_stable {
+                let cold = cold.map_or(0, |cold| cold.bytes);
+                *waiting.entry(log.partition.topic).or_default() += log.bytes.saturating_sub(cold);
+            }
+        }
+        for (id, (topic, config)) in wanted {
+            let state = self.topics.entry(id).or_insert_with(|| State {
+                topic: Arc::clone(&topic),
+                config,
+                since: None,
+                bytes: 0,
+                busy: false,
+                failures: 0,
+                not_before: None,
+                // What an earlier process left.
+                conversions: MERGE_AFTER,
+            });
+            (state.topic, state.config) = (topic, config);
+            let bytes = waiting.get(&id).copied();
+            state.bytes = bytes.unwrap_or(0);
+            match bytes {
+                Some(_) => _ = state.since.get_or_insert(now),
+                None if !state.busy => state.since = None,
+                None => {}
+            }
+        }
+        let all = self.topics.values().map(|state| state.bytes);
+        let all = all.fold(0u64, u64::saturating_add);
+        self.ctx
+            .metrics
+            .waiting_bytes
+            .set(i64::try_from(all).unwrap_or(i64::MAX));
+    }
+
+    /// What to do next.
+    fn take(&mut self) -> Option<(Work, Arc<Topic>, TableConfig)> {
+        let (now, much) = (Instant::now(), self.ctx.config.waiting_bytes);
+        let states = self.topics.values_mut();
+        let due = states.filter(|state| state.is_due(now, much));
+        let (work, state) = match due.min_by_key(|state| state.since) {
+            Some(state) => (Work::Convert, state),
+            None => {
+                let mut states = self.topics.values_mut();
+                let ripe =
+                    |state: &&mut State| state.is_free(now) && state.conversions >= MERGE_AFTER;
+                (Work::Merge, states.find(ripe)?)
+            }
+        };
+        state.busy = true;
+        Some((work, Arc::clone(&state.topic), state.config))
+    }
+
+    fn ended(&mut self, topic: &Topic, began: Instant, did: Result<Did, JobError>) {
+        let Some(state) = self.topics.get_mut(&topic.id) else {
+            return;
+        };
+        state.busy = false;
+        let now = Instant::now();
+        let name = &topic.name;
+        if did.is_ok() {
+            state.failures = 0;
+            state.not_before = None;
+        }
+        match did {
+            Ok(Did::Converted(Done { bytes, more })) => {
+                if !more {
+                    // What came while it was at work has waited since then at most.
+                    state.since = Some(began);
+                }
+                self.ctx.metrics.jobs.inc();
+                if bytes > 0 {
+                    state.conversions = state.conversions.saturating_add(1);
+                    info!(topic = %name, bytes, took = ?(now - began), "converted");
+                }
+            }
+            Ok(Did::Merged(0)) => state.conversions = 0,
+            // There may be another tier.
+            Ok(Did::Merged(files)) => {
+                info!(topic = %name, files, took = ?(now - began), "merged");
+            }
+            Err(JobError::Refused(refusal)) => {
+                debug!(topic = %name, %refusal, "not done");
+                self.ctx.metrics.refused_jobs.inc();
+                state.not_before = match refusal {
+                    TableRefusal::Held | TableRefusal::Superseded => Some(now + HELD),
+                    TableRefusal::Changed | TableRefusal::UnknownTopic => {
+                        Some(now + self.ctx.config.interval)
+                    }
+                };
+            }
+            Err(failure) => {
+                let wait = BACKOFF
+                    .saturating_mul(1 << state.failures.min(10))
+                    .min(BACKOFF_MAX);
+                state.failures = state.failures.saturating_add(1);
+                state.not_before = Some(now + wait);
+                self.ctx.metrics.failed_jobs.inc();
+                match failure {
+                    JobError::Quorum(_) | JobError::Store(_) | JobError::Refused(_) => {
+                        warn!(topic = %name, error = %failure, "not done; will be tried again");
+                    }
+                    _ => {
+                        error!(
+                            topic = %name, error = %failure,
+                            "not done; its segments and files stay as they are, and it will be tried again"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
