@@ -1,6 +1,6 @@
 """What PyArrow, DuckDB and Polars make of data files of tables.
 
-Run by tests/engines/run. Of the golden file every value is known; of other files
+Run by tests/engines/files. Of the golden file every value is known; of other files
 the engines must agree with each other.
 """
 
