@@ -8,6 +8,9 @@ use frazil_core::ports::Ledger;
 use frazil_core::sabotage::{self, Bug};
 use frazil_core::{Extent, Offset, TopicPartition};
 
+use tracing::error;
+
+use crate::freeze::{Ctx, expire};
 use crate::{Error, Metrics};
 
 /// How many extents are looked at in one go; a log with more to expire takes another.
@@ -42,11 +45,12 @@ pub fn expired(oldest: &[Extent], log_bytes: u64, limits: Limits, now_ms: i64) -
         .count()
 }
 
-/// One round over all partitions. `limits` says what applies to a topic. Answers how many extents
-/// went.
-pub async fn round(
+/// One round over all partitions. `limits` says what applies to a topic. With `tables`, cold offsets
+/// are looked at too. Answers how many extents and row groups went.
+pub(crate) async fn round(
     ledger: &dyn Ledger,
     limits: impl Fn(&frazil_core::Topic) -> Limits + Send,
+    tables: Option<&Ctx>,
     metrics: &Metrics,
 ) -> Result<u64, Error> {
     let now_ms = ledger.now_ms();
@@ -57,24 +61,43 @@ pub async fn round(
         if limits == Limits::default() || log.bounds.log_start == log.bounds.high_watermark {
             continue;
         }
-        if ledger
-            .cold(&log.partition)
-            .is_some_and(|root| log.bounds.log_start < root.end)
-        {
-            // They are older than any extent, and nothing here knows what is among them.
-            continue;
+        let cold = ledger.cold(&log.partition);
+        let cold = cold.filter(|root| log.bounds.log_start < root.end);
+        let mut bytes = log.bytes;
+        let mut to = None;
+        if let Some(root) = cold {
+            // They are older than any extent; without tables nobody here knows what is among them.
+            let Some(ctx) = tables else { continue };
+            let start = log.bounds.log_start;
+            let found = expire::expired(ctx, &log.partition, root, start, bytes, limits).await;
+            let cold = match found {
+                Ok(cold) => cold,
+                Err(error) => {
+                    metrics.failures.inc();
+                    error!(partition = %log.partition, %error, "retention leaves the log alone");
+                    continue;
+                }
+            };
+            if cold.to > start {
+                to = Some(cold.to);
+                total += cold.count;
+            }
+            if !cold.all {
+                raised.extend(to.map(|to| (log.partition, to)));
+                continue;
+            }
+            bytes = cold.remaining;
         }
         let oldest = ledger.oldest_extents(&log.partition, PAGE);
-        let mut count = expired(&oldest, log.bytes, limits, now_ms);
+        let mut count = expired(&oldest, bytes, limits, now_ms);
         if sabotage::on(Bug::RetentionTakesMore) {
             count = (count + 1).min(oldest.len());
         }
-        if count == 0 {
-            continue;
-        }
         total += count as u64;
-        raised.push((log.partition, oldest[count - 1].end));
-        if raised.len() == PARTITIONS_PER_COMMAND {
+        let last = count.checked_sub(1).map(|last| oldest[last].end);
+        let Some(to) = last.or(to) else { continue };
+        raised.push((log.partition, to));
+        if raised.len() >= PARTITIONS_PER_COMMAND {
             ledger.raise_log_starts(std::mem::take(&mut raised)).await?;
         }
     }

@@ -141,7 +141,9 @@ impl Service {
                 let mut broker = self.config.broker_defaults.clone();
                 broker.extend(self.catalog.broker_config(None));
                 let limits = |topic: &Topic| limits(topic, &broker);
-                let expired = retention::round(&*self.ledger, limits, &self.metrics).await?;
+                let tables = self.tables.as_deref();
+                let expired =
+                    retention::round(&*self.ledger, limits, tables, &self.metrics).await?;
                 let now_ms = self.ledger.now_ms();
                 self.ledger
                     .expire(

@@ -297,7 +297,7 @@ async fn retention_raises_each_log_to_the_end_of_what_expired() {
         age_ms: Some(500),
         bytes: None,
     };
-    let count = retention::round(&ledger, limits, &Metrics::default())
+    let count = retention::round(&ledger, limits, None, &Metrics::default())
         .await
         .unwrap();
     assert_eq!(count, 2);

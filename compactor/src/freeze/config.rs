@@ -17,6 +17,8 @@ pub struct FreezeConfig {
     pub job_bytes: u64,
     /// Bytes that wait at most, whatever the topic's freshness.
     pub waiting_bytes: u64,
+    /// Between two looks at what a table can forget. The first one comes after a minute.
+    pub upkeep: Duration,
     /// How long a claim keeps other compactors from the topic. Longer than a job.
     pub lease: Duration,
 }
@@ -31,6 +33,7 @@ impl FreezeConfig {
             memory: 256 << 20,
             job_bytes: 1 << 30,
             waiting_bytes: 1 << 30,
+            upkeep: Duration::from_secs(600),
             lease: Duration::from_secs(300),
         }
     }

@@ -1,6 +1,7 @@
 //! Which topic is converted next, and how many at once.
 //!
-//! Files are merged when no topic is due: a topic is looked at after some conversions.
+//! When no topic is due, files are merged (a topic is looked at after some conversions), and tables
+//! are looked after ([`upkeep`]), also those of topics that are no longer converted.
 //!
 //! A topic is due when something of it has waited for its freshness, or much of it waits. The one that
 //! has waited longest is next. How long something has waited is counted from when this process
@@ -21,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use super::job::{self, Done};
+use super::upkeep::{self, Kept};
 use super::{Ctx, JobError, merge};
 
 /// How long a topic is left alone after its first failure; doubled with each further one.
@@ -29,6 +31,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// How long a topic is left to another compactor.
 const HELD: Duration = Duration::from_secs(5);
 
+const FIRST_UPKEEP: Duration = Duration::from_secs(60);
 /// Conversions of a topic between two looks at its files.
 const MERGE_AFTER: u32 = 8;
 
@@ -54,6 +57,8 @@ struct State {
     not_before: Option<Instant>,
     /// Conversions since its files were looked at.
     conversions: u32,
+    /// When to look after the table.
+    upkeep: Instant,
 }
 
 /// What is done for a topic.
@@ -61,16 +66,18 @@ struct State {
 enum Work {
     Convert,
     Merge,
+    Upkeep,
 }
 
-/// A job has ended: of which topic, when it began, and what it did.
-type Ended = (Arc<Topic>, Instant, Result<Did, JobError>);
+/// A job has ended: what it was for, of which topic, when it began, and what it did.
+type Ended = (Work, Arc<Topic>, Instant, Result<Did, JobError>);
 
 /// What has been done.
 enum Did {
     Converted(Done),
     /// So many files.
     Merged(usize),
+    Kept(Kept),
 }
 
 impl State {
@@ -81,7 +88,9 @@ impl State {
     fn is_due(&self, now: Instant, much: u64) -> bool {
         let freshness = Duration::from_millis(self.config.freshness_ms.max(0).unsigned_abs());
         let waited = self.since.is_some_and(|since| now - since >= freshness);
-        self.is_free(now) && (waited || self.since.is_some() && self.bytes >= much)
+        self.config.mode.converts()
+            && self.is_free(now)
+            && (waited || self.since.is_some() && self.bytes >= much)
     }
 }
 
@@ -115,7 +124,9 @@ impl Freezer {
                         self.look();
                     }
                 }
-                Some((topic, began, did)) = jobs.next() => self.ended(&topic, began, did),
+                Some((work, topic, began, did)) = jobs.next() => {
+                    self.ended(work, &topic, began, did);
+                }
             }
             while jobs.len() < ctx.config.jobs.max(1)
                 && let Some((work, topic, config)) = self.take()
@@ -126,8 +137,9 @@ impl Freezer {
                     let did = match work {
                         Work::Convert => job::run(&ctx, &topic, config).await.map(Did::Converted),
                         Work::Merge => merge::run(&ctx, &topic, config).await.map(Did::Merged),
+                        Work::Upkeep => upkeep::run(&ctx, &topic, config).await.map(Did::Kept),
                     };
-                    (topic, began, did)
+                    (work, topic, began, did)
                 };
                 jobs.push(job.boxed());
             }
@@ -141,7 +153,8 @@ impl Freezer {
         let mut wanted = BTreeMap::new();
         for topic in self.catalog.topics() {
             let config = TopicConfig::resolve(&topic.config, &broker).table;
-            if config.mode.converts() {
+            let table = self.ctx.tables.table(topic.id);
+            if config.mode.converts() || table.is_some_and(|table| table.claim > 0) {
                 wanted.insert(topic.id, (topic, config));
             }
         }
@@ -154,7 +167,8 @@ impl Freezer {
         let now = Instant::now();
         let mut waiting: BTreeMap<TopicId, u64> = BTreeMap::new();
         for log in self.ctx.ledger.partitions() {
-            if !wanted.contains_key(&log.partition.topic) {
+            let config = wanted.get(&log.partition.topic);
+            if !config.is_some_and(|(_, config)| config.mode.converts()) {
                 continue;
             }
             let cold = self.ctx.ledger.cold(&log.partition);
@@ -175,6 +189,7 @@ impl Freezer {
                 not_before: None,
                 // What an earlier process left.
                 conversions: MERGE_AFTER,
+                upkeep: now + self.ctx.config.upkeep.min(FIRST_UPKEEP),
             });
             (state.topic, state.config) = (topic, config);
             let bytes = waiting.get(&id).copied();
@@ -201,17 +216,20 @@ impl Freezer {
         let (work, state) = match due.min_by_key(|state| state.since) {
             Some(state) => (Work::Convert, state),
             None => {
+                let work = |state: &State| match state.is_free(now) {
+                    true if state.conversions >= MERGE_AFTER => Some(Work::Merge),
+                    true if state.upkeep <= now => Some(Work::Upkeep),
+                    _ => None,
+                };
                 let mut states = self.topics.values_mut();
-                let ripe =
-                    |state: &&mut State| state.is_free(now) && state.conversions >= MERGE_AFTER;
-                (Work::Merge, states.find(ripe)?)
+                states.find_map(|state| Some((work(state)?, state)))?
             }
         };
         state.busy = true;
         Some((work, Arc::clone(&state.topic), state.config))
     }
 
-    fn ended(&mut self, topic: &Topic, began: Instant, did: Result<Did, JobError>) {
+    fn ended(&mut self, work: Work, topic: &Topic, began: Instant, did: Result<Did, JobError>) {
         let Some(state) = self.topics.get_mut(&topic.id) else {
             return;
         };
@@ -235,6 +253,12 @@ impl Freezer {
                 }
             }
             Ok(Did::Merged(0)) => state.conversions = 0,
+            Ok(Did::Kept(kept)) => {
+                state.upkeep = now + self.ctx.config.upkeep;
+                if kept != Kept::default() {
+                    info!(topic = %name, ?kept, took = ?(now - began), "looked after");
+                }
+            }
             // There may be another tier.
             Ok(Did::Merged(files)) => {
                 info!(topic = %name, files, took = ?(now - began), "merged");
@@ -250,6 +274,12 @@ impl Freezer {
                 };
             }
             Err(failure) => {
+                // What else is wrong with a table must not keep records out of it.
+                match work {
+                    Work::Convert => {}
+                    Work::Merge => state.conversions = 0,
+                    Work::Upkeep => state.upkeep = now + self.ctx.config.upkeep,
+                }
                 let wait = BACKOFF
                     .saturating_mul(1 << state.failures.min(10))
                     .min(BACKOFF_MAX);

@@ -15,6 +15,8 @@
 //! | `snapshot` | the table as engines see it |
 //! | `job` | a conversion from claim to replacement |
 //! | `merge` | small files become large ones |
+//! | `upkeep` | manifests, tables and snapshots forget what is past |
+//! | `expire` | what retention may take of cold offsets |
 //! | `collect` | deletes what nothing needs |
 //! | `freezer` | which topic is next, and how many at once |
 //!
@@ -34,6 +36,7 @@
 pub(crate) mod collect;
 mod config;
 mod cutter;
+pub(crate) mod expire;
 mod freezer;
 mod input;
 mod job;
@@ -43,6 +46,7 @@ mod plan;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::sync::Arc;
 

@@ -206,6 +206,7 @@ impl World {
         self.quorum.read(|state| state.check().unwrap());
         let client = self.node.client();
         let mut cold = BTreeMap::new();
+        let mut bases = BTreeMap::new();
         let mut found = Rows::new();
         let mut files = BTreeSet::new();
         for partition in 0..3 {
@@ -214,6 +215,7 @@ impl World {
                 continue;
             };
             cold.insert(partition.partition, root.end);
+            bases.insert(partition.partition, root.base);
             let (rows, groups) = look::log(&self.ctx.bucket, &partition, &root)
                 .await
                 .unwrap();
@@ -228,8 +230,10 @@ impl World {
             found.extend(rows);
         }
         let mut expected = self.rows.clone();
-        expected
-            .retain(|(partition, offset), _| cold.get(partition).is_some_and(|end| offset < end));
+        expected.retain(|(partition, offset), _| {
+            cold.get(partition)
+                .is_some_and(|end| offset < end && bases[partition] <= *offset)
+        });
         assert_eq!(found, expected);
         let Some(pointer) = client.table(self.topic).and_then(|table| table.pointer) else {
             assert!(found.is_empty());
@@ -246,7 +250,7 @@ impl World {
         assert_eq!(records as usize, expected.len());
         let ranges: Vec<String> = cold
             .iter()
-            .map(|(partition, end)| format!("{partition}:0-{end}"))
+            .map(|(partition, end)| format!("{partition}:{}-{end}", bases[partition]))
             .collect();
         assert_eq!(newest.offsets, ranges.join(","));
         cold
@@ -590,4 +594,164 @@ async fn a_service_keeps_tables_fresh_and_files_few() {
     assert_eq!(roots.count(), 2, "{left:?}");
     stop.cancel();
     running.await.unwrap();
+}
+
+/// Retention that keeps what is not older than this.
+async fn retain(world: &World, age_ms: i64) -> u64 {
+    let limits = |_: &Topic| crate::retention::Limits {
+        age_ms: Some(age_ms),
+        bytes: None,
+    };
+    let client = world.node.client();
+    let metrics = Metrics::default();
+    let round = crate::retention::round(client, limits, Some(&world.ctx), &metrics);
+    let count = round.await.unwrap();
+    client.barrier().await.unwrap();
+    count
+}
+
+async fn upkeep(world: &World) -> super::upkeep::Kept {
+    let topic = world.topic();
+    let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+    let kept = super::upkeep::run(&world.ctx, &topic, table).await.unwrap();
+    world.node.client().barrier().await.unwrap();
+    kept
+}
+
+/// That the bucket holds what is named, and nothing else, once everything had its time.
+async fn nothing_is_left_over(world: &World) {
+    let mut sweep = Orphans::default();
+    for _ in 0..4 {
+        world.wait(GRACE * 2).await;
+        world.collect().await;
+        sweep.round(&world.ctx, GRACE).await.unwrap();
+    }
+    let named = collect::reach(&world.ctx, world.topic).await.unwrap();
+    let named = named
+        .into_iter()
+        .map(|object| world.ctx.bucket.table(world.topic, object));
+    let named: BTreeSet<String> = named.map(|path| path.to_string()).collect();
+    let mut left = world.objects().await;
+    left.retain(|key| key.contains("/tables/"));
+    assert_eq!(left, named);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_takes_cold_offsets_too() {
+    let mut world = World::new(&[]).await;
+    world.ctx.config.memory = 400;
+    for _ in 0..10 {
+        world.produce(&[(0, 40)]).await;
+        world.convert().await.unwrap();
+    }
+    world.produce(&[(1, 30)]).await;
+    world.convert().await.unwrap();
+    world.produce(&[(0, 40)]).await;
+    let bounds = |world: &World, partition| {
+        let partition = TopicPartition::new(world.topic, partition);
+        world.node.client().bounds(&partition).unwrap()
+    };
+    // Timestamps are offsets from the state's first time.
+    let now_ms = frazil_core::ports::Ledger::now_ms(world.node.client());
+    let age = now_ms - (1_700_000_000_000 + 120);
+    assert!(retain(&world, age).await > 0);
+    assert_eq!(bounds(&world, 0).log_start, Offset(120));
+    assert_eq!(
+        bounds(&world, 1).log_start,
+        Offset(30),
+        "all of it is older"
+    );
+    let kept = upkeep(&world).await;
+    assert_eq!((kept.trimmed, kept.removed), (2, 4), "{kept:?}");
+    let cold = world.check().await;
+    assert_eq!(cold, BTreeMap::from([(0, Offset(400))]));
+    assert_eq!(upkeep(&world).await.trimmed, 0);
+    // Then everything, the extent too.
+    world.wait(Duration::from_secs(1)).await;
+    assert!(retain(&world, 0).await > 0);
+    assert_eq!(bounds(&world, 0).log_start, Offset(440));
+    upkeep(&world).await;
+    assert!(world.check().await.is_empty());
+    // Old snapshots can be read for an hour, and nothing is left of them after that.
+    nothing_is_left_over(&world).await;
+    assert!(
+        world
+            .objects()
+            .await
+            .iter()
+            .any(|key| key.ends_with(".parquet"))
+    );
+    world.wait(Duration::from_secs(3700)).await;
+    assert!(upkeep(&world).await.expired > 5);
+    world.wait(Duration::from_secs(3700)).await;
+    upkeep(&world).await;
+    nothing_is_left_over(&world).await;
+    assert!(
+        !world
+            .objects()
+            .await
+            .iter()
+            .any(|key| key.ends_with(".parquet"))
+    );
+    world.produce(&[(0, 5)]).await;
+    world.convert().await.unwrap();
+    assert_eq!(world.check().await[&0], Offset(445));
+}
+
+#[tokio::test(start_paused = true)]
+async fn merged_files_go_with_the_snapshots_that_name_them() {
+    let mut world = World::new(&[("frazil.table.snapshot.retention.ms", "60000")]).await;
+    for _ in 0..8 {
+        world.produce(&[(0, 5), (1, 3)]).await;
+        world.convert().await.unwrap();
+    }
+    assert_eq!(world.merge().await.unwrap(), 8);
+    let files =
+        |keys: &BTreeSet<String>| keys.iter().filter(|key| key.ends_with("parquet")).count();
+    assert_eq!(files(&world.objects().await), 9);
+    assert_eq!(upkeep(&world).await.expired, 0);
+    world.wait(Duration::from_secs(61)).await;
+    assert_eq!(upkeep(&world).await.expired, 8);
+    // What nothing names is noted at once, not only found by a search.
+    world.wait(GRACE * 2).await;
+    world.collect().await;
+    assert_eq!(files(&world.objects().await), 1);
+    world.check().await;
+    nothing_is_left_over(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_can_keep_more_than_the_log_or_less() {
+    for (retention, left) in [("-1", 15), ("-2", 5), ("1000", 0)] {
+        let mut world = World::new(&[("frazil.table.retention.ms", retention)]).await;
+        for _ in 0..3 {
+            world.produce(&[(0, 5)]).await;
+            world.convert().await.unwrap();
+        }
+        let now_ms = frazil_core::ports::Ledger::now_ms(world.node.client());
+        retain(&world, now_ms - (1_700_000_000_000 + 10)).await;
+        world.wait(Duration::from_secs(2)).await;
+        upkeep(&world).await;
+        let pointer = world
+            .node
+            .client()
+            .table(world.topic)
+            .unwrap()
+            .pointer
+            .unwrap();
+        let snapshots = look::snapshots(&world.ctx.bucket, world.topic, pointer)
+            .await
+            .unwrap();
+        let rows: i64 = snapshots
+            .last()
+            .unwrap()
+            .files
+            .iter()
+            .map(|entry| entry.file.records)
+            .sum();
+        assert_eq!(rows, left, "{retention}");
+        world.wait(Duration::from_secs(2 * 3600)).await;
+        upkeep(&world).await;
+        nothing_is_left_over(&world).await;
+    }
 }
