@@ -88,7 +88,8 @@ impl Broker {
         })
     }
 
-    fn get(&self, path: &str) -> Result<(u16, String)> {
+    /// Status and body of what `path` of its HTTP port is.
+    pub(crate) fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         write!(

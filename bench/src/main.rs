@@ -10,6 +10,7 @@ mod load;
 mod process;
 mod scale;
 mod sheet;
+mod tables;
 mod wire;
 mod workload;
 
@@ -32,6 +33,8 @@ enum Command {
     Reliability(faults::Options),
     /// What connections, partitions and groups cost: memory of each, answers and starts with many
     Scale(scale::Options),
+    /// What topics cost and give as tables: conversion, cold reads, freshness, bytes
+    Tables(tables::Options),
     /// Garbage from a thousand connections a second, beside ordinary load
     Hostile(hostile::Options),
 }
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(options) => compare::run(&options),
         Command::Reliability(options) => faults::run(&options),
         Command::Scale(options) => scale::run(&options),
+        Command::Tables(options) => tables::run(&options),
         Command::Hostile(options) => hostile::run(&options),
     }
 }
