@@ -146,6 +146,19 @@ async fn fill(node: &Running, count: u32, value: usize) {
     }
 }
 
+/// 4000 records of 200 bytes that no codec makes smaller.
+async fn fill_with_noise(node: &Running) {
+    let random = Random(SeededIds::new(5));
+    for base in 0..40 {
+        let mut builder = BatchBuilder::new();
+        for n in 0..100 {
+            let value: Vec<u8> = (0..200).map(|_| random.below(256) as u8).collect();
+            builder.push(base * 100 + n, None, Some(&value), &[]);
+        }
+        append(node, Durability::Object, builder.build()).await;
+    }
+}
+
 fn cold_world() -> World {
     let mut world = World::new(1);
     world.config.tail_bytes = 0;
@@ -319,15 +332,7 @@ async fn with_the_index_in_memory_a_look_up_is_one_request() {
     let mut world = cold_world();
     world.config.block_memory_bytes = 600_000;
     let node = world.start().await;
-    let random = Random(SeededIds::new(5));
-    for base in 0..40 {
-        let mut builder = BatchBuilder::new();
-        for n in 0..100 {
-            let value: Vec<u8> = (0..200).map(|_| random.below(256) as u8).collect();
-            builder.push(base * 100 + n, None, Some(&value), &[]);
-        }
-        append(&node, Durability::Object, builder.build()).await;
-    }
+    fill_with_noise(&node).await;
     let config = WriterConfig {
         group_bytes: 120_000,
         page_rows: 50,
@@ -350,6 +355,45 @@ async fn with_the_index_in_memory_a_look_up_is_one_request() {
     assert_eq!(after.cold_gets - before.cold_gets, 1);
     let bytes = after.cold_get_bytes - before.cold_get_bytes;
     assert!(bytes < 30_000, "{bytes} bytes for a page of 10 000");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_scans_with_little_memory_all_come_to_their_end() {
+    let mut world = cold_world();
+    // What is on its way at once is little more than a row group.
+    world.config.block_memory_bytes = 500_000;
+    let node = world.start().await;
+    fill_with_noise(&node).await;
+    let config = WriterConfig {
+        group_bytes: 110_000,
+        page_rows: 50,
+        ..WriterConfig::default()
+    };
+    let mut freezer = Freezer::default();
+    let everything = Offset(i64::MAX);
+    freezer
+        .freeze(&world, partition(0), everything, config)
+        .await;
+    world.store.set(Weather {
+        latency: Duration::from_millis(50),
+        flipped: 2,
+        ..Weather::default()
+    });
+    let scan = async |scanner: i64| {
+        let mut from = 100 * scanner;
+        while from < 4000 {
+            // A read may meet damage twice, and then says so.
+            if let Ok(read) = node.cache.read(request(from, 4000, 15_000)).await {
+                let got = records(&Bytes::from(read.pieces.concat()));
+                let own = got.iter().filter(|(at, ..)| *at >= from);
+                assert!(own.map(|(at, ..)| *at).eq(from..read.next.0));
+                from = read.next.0;
+            }
+        }
+    };
+    let scans = futures_util::future::join_all((0..30).map(scan));
+    let ended = tokio::time::timeout(Duration::from_secs(3600), scans).await;
+    assert!(ended.is_ok(), "they wait for each other");
 }
 
 /// Changes an object at rest.

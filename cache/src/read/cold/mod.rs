@@ -24,6 +24,9 @@
 //! and for each thread a page before and after. Sizes are those of what has been fetched, never
 //! those of claims.
 //!
+//! Whoever holds room for bytes never waits for room for others, so that there is always somebody
+//! who gives some back.
+//!
 //! Invariant: every byte that is believed is under a checksum that leads from the metadata's
 //! checksum of the root. Damaged bytes are fetched once more, then refused; nothing is passed over.
 
@@ -258,7 +261,6 @@ impl Cold {
             partition, class, ..
         } = read;
         let group = self.find(partition, root, read.from, class).await?;
-        let mut flights = Vec::new();
         let (mut at, mut ahead) = (group.end, 0);
         while at < root.end && ahead < self.window {
             let next = self.find(partition, root, at, class).await?;
@@ -274,9 +276,10 @@ impl Cold {
             {
                 continue;
             }
-            flights.push(self.whole(partition, &next, class));
+            // Nobody waits for it here: it would be held, with its place in the room, by a task that
+            // may need room itself.
+            drop(self.whole(partition, &next, class));
         }
-        let mut pages = Vec::new();
         if group.records > 0 {
             let wish = Wish {
                 partition,
@@ -288,13 +291,9 @@ impl Cold {
             let budget = before_compression(bytes, &group, &head, wish.codec);
             let budget = budget.min(AHEAD_BYTES_MAX);
             let some = Read::from(&group, &head.index, read.from, budget);
-            pages = self.pages(wish, &group, &head, loaded, &some);
-        }
-        for page in pages {
-            page.page().await?;
-        }
-        for flight in flights {
-            flight.await?;
+            for page in self.pages(wish, &group, &head, loaded, &some) {
+                page.page().await?;
+            }
         }
         Ok(())
     }
