@@ -2,6 +2,7 @@
 //! where a stock client would not do what is to be tested, by frames of our own.
 
 mod admin;
+mod cold;
 mod crash;
 mod drain;
 mod groups;
