@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod env;
+pub mod external;
 pub mod host;
 pub mod http;
 mod identity;

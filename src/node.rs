@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use frazil_cache::net::{Connections, Tcp};
 use frazil_cache::{BlockDisk, Cache, Neighbours, WalConfig};
+use frazil_compactor::publish::{PublishParts, Publisher};
 use frazil_core::ports::{Catalog as _, LogIndex as _};
 use frazil_core::{BrokerId, PortError};
 use frazil_gateway::{Ctx, Parts, Server};
@@ -38,6 +39,7 @@ use crate::archive::StoreArchive;
 use crate::catalog::{self, Catalog};
 use crate::config::{CatalogCredentials, Config};
 use crate::env::{DirLock, Env, LeavingRoom};
+use crate::external::{Access, Rest, RestConfig};
 use crate::host;
 use crate::http::{self, CatalogSlot, Readiness};
 use crate::identity::{self, Identity};
@@ -103,6 +105,7 @@ pub struct Node {
     client: Arc<Client>,
     gateway: Option<Gateway>,
     compactor: Option<Part>,
+    publisher: Option<Part>,
     web: Part,
     sorting: Option<Part>,
     readiness: Readiness,
@@ -327,6 +330,7 @@ impl Node {
             client,
             gateway: None,
             compactor: None,
+            publisher: None,
             web,
             sorting: peers.sorting,
             readiness,
@@ -345,6 +349,23 @@ impl Node {
             node.readiness.ready("gateway");
         }
         if config.roles.compactor {
+            if let Some(to) = copy_config(&config) {
+                let parts = PublishParts {
+                    image: node.client.clone(),
+                    store: Arc::clone(&store.client),
+                    retries: retries.clone(),
+                    prefix: prefix.clone(),
+                    broker_defaults: config.broker_settings(),
+                    interval: config.copy_interval,
+                    metrics: compactor_metrics.clone(),
+                };
+                let publisher = Publisher::new(parts, Arc::new(Rest::new(to)));
+                let run = |stop| async move {
+                    publisher.run(stop).await;
+                    Ok::<(), Infallible>(())
+                };
+                node.publisher = Some(Part::supervised("the publisher", &node.broken, run));
+            }
             let compactor = frazil_compactor::Service::new(
                 compactor_config(&config),
                 node.client.clone(),
@@ -513,8 +534,8 @@ impl Node {
     pub async fn stop(self) {
         self.readiness.not_ready("node", "draining");
         let compactor = async {
-            if let Some(compactor) = self.compactor {
-                compactor.stop().await;
+            for part in [self.publisher, self.compactor].into_iter().flatten() {
+                part.stop().await;
             }
         };
         let gateway = async {
@@ -872,6 +893,32 @@ fn catalog_parts(
         cache_bytes: config.catalog_cache_bytes as usize,
         metrics,
     }
+}
+
+/// Where tables are published; `None`: nowhere.
+fn copy_config(config: &Config) -> Option<RestConfig> {
+    let credential = config.copy_credential.as_ref();
+    let credential = credential.and_then(|secret| secret.reveal().split_once(':'));
+    let access = match (&config.copy_token, credential) {
+        (Some(token), _) => Access::Token(token.reveal().to_owned()),
+        (None, Some((id, secret))) => Access::Credential {
+            id: id.to_owned(),
+            secret: secret.to_owned(),
+            server: config.copy_oauth_uri.clone(),
+            scope: config.copy_scope.clone(),
+        },
+        (None, None) => Access::Open,
+    };
+    Some(RestConfig {
+        uri: config.copy_uri.clone()?,
+        warehouse: config.copy_warehouse.clone(),
+        namespace: config
+            .copy_namespace
+            .split('.')
+            .map(str::to_owned)
+            .collect(),
+        access,
+    })
 }
 
 fn compactor_config(config: &Config) -> frazil_compactor::Config {

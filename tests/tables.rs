@@ -107,6 +107,7 @@ fn write_table(root: &std::path::Path, location: &str) -> Table {
         snapshot: 7,
         now_ms: 1_700_000_001_000,
         next: ObjectId::new(7, 1),
+        summary: Default::default(),
     };
     let committed = committed.finish().unwrap();
     for (place, bytes) in &committed.objects {

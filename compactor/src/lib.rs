@@ -20,6 +20,7 @@ mod bucket;
 mod config;
 pub mod freeze;
 mod metrics;
+pub mod publish;
 pub mod reclaim;
 pub mod retention;
 mod service;

@@ -39,6 +39,12 @@ pub struct Metrics {
     pub unsound_tables: Counter,
     /// Bytes of segments that wait for conversion.
     pub waiting_bytes: Gauge,
+    /// Commits to another catalog.
+    pub published: Counter,
+    /// Commits to another catalog that failed.
+    pub publish_failures: Counter,
+    /// Tables of which the other catalog does not have the newest snapshot.
+    pub unpublished: Gauge,
 }
 
 impl Metrics {
@@ -64,6 +70,21 @@ impl Metrics {
             "waiting_objects",
             "Retired objects seen waiting for their grace period",
             self.waiting.clone(),
+        );
+        r.register(
+            "published_tables",
+            "Commits of tables to the other catalog (frazil.table.mode = copy)",
+            self.published.clone(),
+        );
+        r.register(
+            "publish_failures",
+            "Attempts to bring a table in the other catalog up to date that failed",
+            self.publish_failures.clone(),
+        );
+        r.register(
+            "unpublished_tables",
+            "Tables of which the other catalog does not have the newest snapshot",
+            self.unpublished.clone(),
         );
         r.register(
             "failures",

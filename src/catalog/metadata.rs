@@ -119,6 +119,7 @@ impl Catalog {
         let mut table = TableMetadata::new(topic.id.to_string(), location, topic.created_ms);
         let settings = TopicConfig::resolve(&topic.config, &self.broker_settings());
         table.set_partition_by(settings.table.partition_by);
+        table.keep_files();
         Bytes::from(table.encode())
     }
 

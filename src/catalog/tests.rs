@@ -131,6 +131,7 @@ impl Rig {
                 remove: BTreeSet::new(),
                 snapshot: claim as i64,
                 now_ms: 1_700_000_000_000 + claim as i64,
+                summary: Default::default(),
                 next,
             };
             let committed = commit.finish().unwrap();

@@ -220,6 +220,24 @@ keys! {
         compactor_memory_bytes: u64 as Bytes = "compactor.memory.bytes", "256MiB",
             "Memory for each of these jobs; a single record larger than a fifth of it may exceed it.";
     }
+    "Tables in another catalog" {
+        copy_uri: Option<String> as OptText = "table.copy.catalog.uri", "",
+            "The Iceberg REST catalog in which tables of topics with frazil.table.mode = copy are published: its URL in front of /v1; nodes with the role compactor do it. Unset: none.";
+        copy_warehouse: Option<String> as OptText = "table.copy.catalog.warehouse", "",
+            "The warehouse to ask that catalog for.";
+        copy_namespace: String as Text = "table.copy.catalog.namespace", "frazil",
+            "The namespace of the tables there, parts separated by dots; created if missing.";
+        copy_token: Option<Secret> as OptSecret = "table.copy.catalog.token", "",
+            "The bearer token that lets this node in.";
+        copy_credential: Option<Secret> as OptSecret = "table.copy.catalog.credential", "",
+            "A client's id and secret, as ID:SECRET, to get tokens for (OAuth 2, client credentials); instead of a token.";
+        copy_oauth_uri: Option<String> as OptText = "table.copy.catalog.oauth.uri", "",
+            "Where such tokens are got; by default from that catalog, at /v1/oauth/tokens.";
+        copy_scope: String as Text = "table.copy.catalog.scope", "catalog",
+            "What such tokens are asked for.";
+        copy_interval: Duration as Ms = "table.copy.interval.ms", "2000",
+            "How often this node looks for tables that have changed.";
+    }
     "Log" {
         log_format: LogFormat as LogFormat = "log.format", "text",
             "How this program writes its own log to standard error: text or json.";

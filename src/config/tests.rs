@@ -95,6 +95,12 @@ fn a_secret_is_used_and_never_shown() {
         assert!(shown.contains("(hidden)"), "{shown}");
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+    let wrong = [("table.copy.catalog.credential", "hunter2")];
+    let e = from_set(&wrong).unwrap_err();
+    assert!(
+        e.contains("expected ID:SECRET") && !e.contains("hunter2"),
+        "{e}"
+    );
     // What was printed is not taken for the secret.
     let printed = from_file(&to_toml(&config)).unwrap_err();
     assert!(

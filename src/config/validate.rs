@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, from: &BTreeMap<String, Source>) -> Vec<Pro
     addresses(&mut rules, config);
     cluster(&mut rules, config);
     catalog(&mut rules, config);
+    copy(&mut rules, config);
     logging(&mut rules, config);
     rules.broken
 }
@@ -169,6 +170,41 @@ fn catalog(rules: &mut Rules<'_>, c: &Config) {
         "catalog.secret.access.key",
         c.catalog_secret_access_key.is_some(),
         "a secret, because catalog.credentials = static",
+    );
+}
+
+fn copy(rules: &mut Rules<'_>, c: &Config) {
+    let url = |text: &String| text.starts_with("http://") || text.starts_with("https://");
+    for (key, value) in [
+        ("table.copy.catalog.uri", &c.copy_uri),
+        ("table.copy.catalog.oauth.uri", &c.copy_oauth_uri),
+    ] {
+        rules.demand(
+            key,
+            value.as_ref().is_none_or(url),
+            "an http: or https: URL",
+        );
+    }
+    rules.demand(
+        "table.copy.catalog.namespace",
+        c.copy_namespace.split('.').all(|part| !part.is_empty()),
+        "names separated by dots",
+    );
+    let credential = c.copy_credential.as_ref();
+    rules.demand(
+        "table.copy.catalog.credential",
+        credential.is_none_or(|secret| secret.reveal().contains(':')),
+        "ID:SECRET",
+    );
+    rules.demand(
+        "table.copy.catalog.credential",
+        credential.is_none() || c.copy_token.is_none(),
+        "either this or table.copy.catalog.token",
+    );
+    rules.demand(
+        "table.copy.interval.ms",
+        !c.copy_interval.is_zero(),
+        "more than 0",
     );
 }
 

@@ -117,9 +117,11 @@ impl Snapshot {
         now_ms: i64,
     ) -> Result<Self, JobError> {
         let Some(named) = pointer else {
+            let mut metadata = TableMetadata::new(topic.to_string(), location, now_ms);
+            metadata.keep_files();
             return Ok(Self {
                 pointer,
-                metadata: TableMetadata::new(topic.to_string(), location, now_ms),
+                metadata,
                 manifests: Vec::new(),
             });
         };

@@ -98,6 +98,13 @@ impl TableMetadata {
         }
     }
 
+    /// Has the metadata say that no engine may delete files of the table, or files that it does not
+    /// know below the table's location: some of them are the log.
+    pub fn keep_files(&mut self) {
+        self.properties
+            .insert("gc.enabled".to_owned(), "false".to_owned());
+    }
+
     /// Its JSON.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("it is JSON")

@@ -45,6 +45,13 @@ const SMALL_MANIFESTS: usize = 16;
 /// Files of a manifest that is not joined with others any more.
 const LARGE_MANIFEST: i64 = 1000;
 
+/// All partition specs that a table can have, as its metadata writes them, by number.
+pub fn partition_specs() -> Vec<serde_json::Value> {
+    let mut specs = partition::Spec::ALL;
+    specs.sort_by_key(|spec| spec.id);
+    specs.map(partition::Spec::json).into()
+}
+
 impl DataFile {
     /// The file that holds `groups` and has `bytes` bytes, at `path`. It is in a partition of spec
     /// `by` if all its rows are.
