@@ -32,9 +32,10 @@ def cargo(package):
 
 
 class Broker:
-    """Serves from `directory`; over an S3 bucket of tests/store if `s3`."""
+    """Serves from `directory`, or over an S3 bucket of tests/store: then engines bring a key, or
+    get one from the catalog if the store is `s3-delegated`."""
 
-    def __init__(self, directory, s3=False):
+    def __init__(self, directory, store="directory"):
         self.directory = pathlib.Path(directory)
         self.bootstrap = f"127.0.0.1:{free_port()}"
         self.http = f"http://127.0.0.1:{free_port()}"
@@ -46,7 +47,7 @@ class Broker:
             "listeners": self.bootstrap,
             "http.listen": self.http.removeprefix("http://"),
         }
-        if s3:
+        if store != "directory":
             command = [cargo("frazil-store"), "--directory", self.directory / "store"]
             process = self.start(command, stdout=subprocess.PIPE)
             endpoint = process.stdout.readline().decode().strip()
@@ -58,6 +59,13 @@ class Broker:
                 "store.options.aws_region": STORE["region"],
                 "store.options.aws_access_key_id": STORE["key"],
                 "store.options.aws_secret_access_key": STORE["secret"],
+            }
+        if store == "s3-delegated":
+            self.store = {"delegated": True}
+            settings |= {
+                "catalog.credentials": "static",
+                "catalog.access.key.id": STORE["key"],
+                "catalog.secret.access.key": STORE["secret"],
             }
         command = [cargo("frazil"), "serve"]
         for key, value in settings.items():

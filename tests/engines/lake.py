@@ -5,7 +5,7 @@ import pyiceberg.catalog
 
 def catalog(uri, store):
     properties = {"type": "rest", "uri": uri}
-    if store:
+    if "key" in store:
         properties |= {
             "s3.endpoint": store["endpoint"],
             "s3.access-key-id": store["key"],

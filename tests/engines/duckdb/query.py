@@ -23,7 +23,7 @@ class Engine:
             (file,) = glob.glob(f"{package}/extensions/*/*.duckdb_extension")
             self.connection.execute(f"LOAD '{file}'")
         self.connection.execute("SET TimeZone = 'UTC'")
-        if store:
+        if "key" in store:
             host = store["endpoint"].removeprefix("http://")
             self.connection.execute(
                 f"CREATE SECRET (TYPE s3, KEY_ID '{store['key']}', SECRET '{store['secret']}', "

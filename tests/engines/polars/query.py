@@ -17,18 +17,19 @@ class Engine(Lake):
     version = f"Polars {polars.__version__}"
 
     def scan(self, table, snapshot=None):
-        options = {}
+        table = self.table(table)
+        options = None
         if self.store:
+            # What PyIceberg was told, or was given by the catalog, must be handed on.
+            known = table.io.properties
             options = {
-                "aws_endpoint_url": self.store["endpoint"],
-                "aws_access_key_id": self.store["key"],
-                "aws_secret_access_key": self.store["secret"],
-                "aws_region": self.store["region"],
+                "aws_endpoint_url": known["s3.endpoint"],
+                "aws_access_key_id": known["s3.access-key-id"],
+                "aws_secret_access_key": known["s3.secret-access-key"],
+                "aws_region": known["s3.region"],
                 "aws_allow_http": "true",
             }
-        return polars.scan_iceberg(
-            self.table(table), snapshot_id=snapshot, storage_options=options or None
-        )
+        return polars.scan_iceberg(table, snapshot_id=snapshot, storage_options=options)
 
     def schema(self, table):
         return [(name, str(of)) for name, of in self.scan(table).collect_schema().items()]

@@ -26,8 +26,12 @@ class Engine:
             "spark.log.level": "ERROR",
         }
         if store:
+            settings["spark.sql.catalog.lake.io-impl"] = "org.apache.iceberg.aws.s3.S3FileIO"
+        if "delegated" in store:
+            delegation = "spark.sql.catalog.lake.header.X-Iceberg-Access-Delegation"
+            settings[delegation] = "vended-credentials"
+        elif store:
             settings |= {
-                "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
                 "spark.sql.catalog.lake.s3.endpoint": store["endpoint"],
                 "spark.sql.catalog.lake.s3.path-style-access": "true",
                 "spark.sql.catalog.lake.s3.access-key-id": store["key"],
