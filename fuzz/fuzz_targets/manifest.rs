@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(group.base <= offset && offset < group.end);
         assert!(group.index_range().end <= group.range().end);
     }
-    drop(node.find_time(offset, offset.0));
+    let _ = node.find_time(offset, offset.0);
     let partition = TopicPartition::new(TopicId::new(uuid::Uuid::nil()), 0);
     let first = ObjectId::new(u64::MAX, 0);
     let mut editor = Editor::new(partition, Some(node), Offset(0), first);
