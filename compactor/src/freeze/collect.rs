@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use frazil_core::cold::{NodeRef, TableObject};
-use frazil_core::ports::{ClaimStatus, Table};
+use frazil_core::ports::{ClaimStatus, Table, TablePointer};
 use frazil_core::{TopicId, TopicPartition};
 use frazil_table::iceberg::Status;
 use futures_util::TryStreamExt;
@@ -29,6 +29,7 @@ use tracing::{debug, error, info};
 
 use super::snapshot::{self, Snapshot, object_at};
 use super::{Ctx, JobError, manifests};
+use crate::bucket::Bucket;
 use crate::reclaim::delete;
 
 /// How many objects are deleted, and forgotten, at once.
@@ -210,18 +211,18 @@ pub(super) async fn reach(ctx: &Ctx, topic: TopicId) -> Result<BTreeSet<TableObj
     let logs = ctx.ledger.partitions().into_iter();
     for log in logs.filter(|log| log.partition.topic == topic) {
         if let Some(root) = ctx.ledger.cold(&log.partition) {
-            reach_log(ctx, &log.partition, root, &mut named).await?;
+            reach_log(&ctx.bucket, &log.partition, root, &mut named).await?;
         }
     }
-    if pointer.is_some() {
-        reach_table(ctx, topic, pointer, &mut named).await?;
+    if let Some(pointer) = pointer {
+        reach_table(&ctx.bucket, topic, pointer, &mut named).await?;
     }
     Ok(named)
 }
 
 /// What a partition's manifest names: its nodes, and the files of its row groups.
-async fn reach_log(
-    ctx: &Ctx,
+pub(super) async fn reach_log(
+    bucket: &Bucket,
     partition: &TopicPartition,
     root: NodeRef,
     named: &mut BTreeSet<TableObject>,
@@ -229,7 +230,7 @@ async fn reach_log(
     let mut left = vec![root];
     while let Some(next) = left.pop() {
         named.insert(TableObject::Manifest(partition.partition, next.id));
-        let node = manifests::load(&ctx.bucket, partition, &next).await?;
+        let node = manifests::load(bucket, partition, &next).await?;
         left.extend(node.children().iter().cloned());
         let groups = node.groups().iter().filter(|group| group.length > 0);
         named.extend(groups.map(|group| TableObject::Data(group.file)));
@@ -238,15 +239,14 @@ async fn reach_log(
 }
 
 /// What a table names: its metadata, and of every snapshot the list, the manifests, and the files.
-async fn reach_table(
-    ctx: &Ctx,
+pub(super) async fn reach_table(
+    bucket: &Bucket,
     topic: TopicId,
-    pointer: Option<frazil_core::ports::TablePointer>,
+    pointer: TablePointer,
     named: &mut BTreeSet<TableObject>,
 ) -> Result<(), JobError> {
-    let bucket = &ctx.bucket;
-    let table = Snapshot::load(bucket, topic, pointer, String::new(), 0).await?;
-    named.extend(pointer.map(|pointer| TableObject::Metadata(pointer.metadata)));
+    let table = Snapshot::load(bucket, topic, Some(pointer), String::new(), 0).await?;
+    named.insert(TableObject::Metadata(pointer.metadata));
     let mut name = |location: &str| match object_at(topic, location) {
         Some(object) => Ok(named.insert(object)),
         None => Err(JobError::Object {

@@ -82,8 +82,9 @@ struct Open {
     id: ObjectId,
     writer: Writer,
     range: Option<Range>,
-    /// The largest partition so far.
+    /// The largest partition so far, and where the last range of it ended.
     partition: i32,
+    reached: Offset,
     times: Times,
 }
 
@@ -198,7 +199,7 @@ impl Cutter {
                 return Ok(());
             }
             open.end()?;
-            if open.partition >= partition {
+            if (open.partition, open.reached) > (partition, base) {
                 // Files are sorted.
                 self.close()?;
             }
@@ -213,11 +214,12 @@ impl Cutter {
                     writer: Writer::new(id, self.config)?,
                     range: None,
                     partition,
+                    reached: base,
                     times: Times::Empty,
                 })
             }
         };
-        open.partition = partition;
+        (open.partition, open.reached) = (partition, base);
         open.range = Some(Range {
             partition,
             base,
@@ -316,7 +318,10 @@ impl Open {
     /// Ends the range.
     fn end(&mut self) -> Result<(), JobError> {
         match self.range.take() {
-            Some(range) if range.begun => Ok(self.writer.end(range.end)?),
+            Some(range) if range.begun => {
+                self.reached = range.end;
+                Ok(self.writer.end(range.end)?)
+            }
             _ => Ok(()),
         }
     }

@@ -245,6 +245,9 @@ impl Freezer {
                 if !more {
                     // What came while it was at work has waited since then at most.
                     state.since = Some(began);
+                    // Until the next look nothing is known to wait; there may be what cannot be
+                    // converted yet.
+                    state.bytes = 0;
                 }
                 self.ctx.metrics.jobs.inc();
                 if bytes > 0 {

@@ -178,7 +178,9 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     let bytes = job.data.iter().map(|(_, bytes)| bytes).sum();
     ctx.metrics.merged_bytes.inc_by(bytes);
     ctx.metrics.merges.inc();
-    Ok(chosen.len())
+    // What became no fewer is no reason to look again at once.
+    let fewer = job.data.len() < chosen.len();
+    Ok(if fewer { chosen.len() } else { 0 })
 }
 
 /// The row groups that lie in these files, and the roots of the partitions that have such.

@@ -43,6 +43,8 @@ mod job;
 mod manifests;
 mod merge;
 mod plan;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;

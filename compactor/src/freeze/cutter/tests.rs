@@ -204,6 +204,22 @@ fn partitions_that_begin_anew_begin_a_file() {
 }
 
 #[test]
+fn gaps_between_ranges_end_no_file() {
+    // As when files are merged that do not follow each other.
+    let mut cutter = cutter(PartitionBy::Day, 1 << 20);
+    let mut rows = Vec::new();
+    for base in [0, 100, 200] {
+        cutter
+            .push(&piece(3, base, &[vec![1, 2]], &mut rows))
+            .unwrap();
+    }
+    cutter.close().unwrap();
+    let files = cutter.take_files();
+    assert_eq!(files.len(), 1);
+    assert_eq!(rows_of(&files[0]), rows);
+}
+
+#[test]
 fn large_files_end() {
     let mut rows = Vec::new();
     let batches: Vec<Vec<i64>> = (0..50).map(|_| vec![7; 100]).collect();

@@ -1,5 +1,6 @@
 //! Conversions over a quorum that works and a store in memory.
 
+mod killed;
 pub(crate) mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -754,4 +755,45 @@ async fn a_table_can_keep_more_than_the_log_or_less() {
         upkeep(&world).await;
         nothing_is_left_over(&world).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_converted_yet_is_not_tried_all_the_time() {
+    let settings = [("frazil.table.mode", "shared")];
+    let mut world = World::new(&settings).await;
+    let commit = Commit {
+        broker: world.broker,
+        epoch: world.epoch,
+        sealed_below: 0,
+        segments: Vec::new(),
+        appends: vec![Append {
+            partition: TopicPartition::new(world.topic, 0),
+            location: Location::Wal {
+                broker: world.broker,
+                epoch: world.epoch,
+                start: 0,
+                length: 100,
+            },
+            batches: vec![BatchInfo {
+                length: 100,
+                records: 1,
+                max_timestamp: 0,
+                producer: None,
+            }],
+        }],
+        moves: Vec::new(),
+    };
+    world.node.client().commit(commit).await.unwrap();
+    world.ctx.config.waiting_bytes = 10;
+    let metrics = world.ctx.metrics.clone();
+    let catalog = Arc::new(world.node.client().clone());
+    let freezer = super::Freezer::new(Arc::new(world.ctx), catalog, BTreeMap::new());
+    let running = tokio::spawn(freezer.run());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(
+        (15..25).contains(&metrics.jobs.get()),
+        "{}",
+        metrics.jobs.get()
+    );
+    running.abort();
 }
