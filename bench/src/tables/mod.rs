@@ -168,7 +168,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     workload::create_topics(gateway.kafka, &topics[..1], PARTITIONS, &shared)?;
     let produced = input::produce(gateway.kafka, &[COLD, SEGMENTS], options.megabytes)?;
 
-    convert(&site, produced, &mut table)?;
+    convert(&site, &gateway, produced, &mut table)?;
     gateway.stop()?;
     scans(&site, produced, &mut table)?;
     random_reads(&site, produced, options.reads, &mut table)?;
@@ -187,10 +187,10 @@ fn metric(broker: &Broker, name: &str) -> Result<f64> {
         .with_context(|| format!("the node has no metric {name}"))
 }
 
-fn convert(site: &Site, produced: Produced, table: &mut Table) -> Result<()> {
+fn convert(site: &Site, gateway: &Broker, produced: Produced, table: &mut Table) -> Result<()> {
     let compactor = site.compactor()?;
     let start = Instant::now();
-    while metric(&compactor, "frazil_table_converted_rows_total")? < produced.records as f64 {
+    while rows_seen(gateway, COLD)? < i64::try_from(produced.records)? {
         ensure!(start.elapsed() < PATIENCE, "the conversion does not end");
         std::thread::park_timeout(Duration::from_millis(100));
     }
@@ -199,6 +199,7 @@ fn convert(site: &Site, produced: Produced, table: &mut Table) -> Result<()> {
     let mib = produced.bytes as f64 / MIB;
     let stored = metric(&compactor, "frazil_table_written_bytes_total")?;
     let read = metric(&compactor, "frazil_table_converted_bytes_total")?;
+    let jobs = metric(&compactor, "frazil_table_jobs_total")?;
     table.add(
         "conversion, of records, per core",
         mib / spent,
@@ -211,6 +212,7 @@ fn convert(site: &Site, produced: Produced, table: &mut Table) -> Result<()> {
         "MiB/s",
         Aim::None,
     );
+    table.add("conversions", jobs, "", Aim::None);
     table.add("conversion, on the clock", mib / took, "MiB/s", Aim::None);
     table.add(
         "peak memory of the compactor",
