@@ -36,6 +36,7 @@ mod pages;
 mod time;
 mod trail;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,6 +45,7 @@ use frazil_core::cold::{NodeRef, ObjectId, TableObject};
 use frazil_core::{Offset, TopicId, TopicPartition};
 use frazil_table::manifest::{Found, Node};
 use frazil_table::{GroupRef, Read};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::fetch::Loaded;
@@ -75,10 +77,12 @@ pub(crate) struct Cold {
     room_bytes: u32,
     /// The largest row group that is fetched and kept whole.
     whole_max: u64,
-    /// Bytes of row groups that are fetched ahead of a reader.
+    /// Bytes of row groups that are fetched ahead, of one reader and of all together.
     window: u64,
     threads: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
+    /// Row groups that were fetched ahead and that nobody has come to yet, with their bytes.
+    unused: Mutex<HashMap<GroupKey, u64>>,
     trail: Trail,
     metrics: Metrics,
 }
@@ -126,6 +130,7 @@ impl Cold {
             window: quarter.min(32 << 20),
             threads: Arc::new(Semaphore::new(crate::blocking::threads())),
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
+            unused: Mutex::default(),
             trail: Trail::default(),
             metrics,
         })
@@ -146,6 +151,7 @@ impl Cold {
         let mut at = read.from.max(root.base);
         let scan = self.is_scan(read.partition, read.from, root);
         let mut last = 0;
+        let wanted = sink.left();
         while at < root.end {
             if at >= read.up_to || sink.left() < last {
                 return Ok(false);
@@ -160,6 +166,11 @@ impl Cold {
                     class: read.class,
                     scan: scan || at == group.base,
                 };
+                // Whoever looks something up and has most of what it asked for shall not wait for
+                // another request.
+                if !scan && last > 0 && sink.left() < wanted / 4 {
+                    return Ok(false);
+                }
                 let given = self.read_group(read, wish, &group, at, &mut last, sink);
                 if !given.await? {
                     return Ok(false);
@@ -181,9 +192,14 @@ impl Cold {
         last: &mut u64,
         sink: &mut impl Sink,
     ) -> Result<bool, ReadError> {
+        self.unused
+            .lock()
+            .remove(&GroupKey::of(wish.partition.topic, group));
         let (head, mut loaded) = self.head(wish.partition, group, wish.class).await?;
+        let wanted = sink.left();
         while at < group.end {
-            if sink.left() < *last {
+            let most = *last > 0 && !wish.scan && sink.left() < wanted / 4;
+            if most || sink.left() < *last {
                 return Ok(false);
             }
             let budget = before_compression(sink.left(), group, &head, wish.codec);
@@ -251,6 +267,22 @@ impl Cold {
         });
     }
 
+    /// Whether a row group may be fetched ahead: there is room, and all readers together have not
+    /// had more fetched than memory keeps until they come to it.
+    fn may_fetch(&self, key: GroupKey, length: u64) -> bool {
+        // Half of the room is for those who wait.
+        let crowded = (self.room.available_permits() as u64) < u64::from(self.room_bytes) / 2;
+        let mut unused = self.unused.lock();
+        unused.retain(|key, _| {
+            self.groups.get(key).is_some() || self.shelf.has_cold(&ColdKey::Group(*key))
+        });
+        let may = !crowded && unused.values().sum::<u64>() + length <= self.window;
+        if may {
+            unused.insert(key, length);
+        }
+        may
+    }
+
     async fn prepare(
         self: &Arc<Self>,
         read: ColdRead,
@@ -267,13 +299,11 @@ impl Cold {
             let length = u64::from(next.length);
             (at, ahead) = (next.end, ahead + length);
             let key = GroupKey::of(partition.topic, &next);
-            // Half of the room is for those who wait.
-            let crowded = (self.room.available_permits() as u64) < u64::from(self.room_bytes) / 2;
-            if length == 0
-                || length > self.whole_max
-                || crowded
-                || self.shelf.has_cold(&ColdKey::Group(key))
-            {
+            if length == 0 || length > self.whole_max {
+                continue;
+            }
+            // What is there is used by this, so that it stays until its reader comes.
+            if self.shelf.cold(&ColdKey::Group(key)).is_some() || !self.may_fetch(key, length) {
                 continue;
             }
             // Nobody waits for it here: it would be held, with its place in the room, by a task that
@@ -304,7 +334,10 @@ fn before_compression(wanted: u64, group: &GroupRef, head: &Head, codec: Codec) 
     if codec == Codec::None {
         return wanted;
     }
-    // No codec makes much less of a page than the one in the file; lz4 makes twice as much of it.
-    let ratio = head.uncompressed / (2 * u64::from(group.length)).max(1);
-    wanted.saturating_mul(ratio.clamp(1, 8))
+    // No codec makes much less of a page than the one in the file; lz4 makes half as much again.
+    let stored = u128::from(group.length) * 8 / 5;
+    let more = u128::from(wanted) * u128::from(head.uncompressed) / stored.max(1);
+    u64::try_from(more).map_or(u64::MAX, |more| {
+        more.clamp(wanted, wanted.saturating_mul(16))
+    })
 }
