@@ -296,3 +296,188 @@ fn form(pairs: &[(&str, &str)]) -> String {
         .collect();
     pairs.join("&")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex as SyncMutex};
+
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::extract::{Request, State};
+    use axum::http;
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    /// A catalog that notes what it is asked and answers by rote.
+    #[derive(Default)]
+    struct Rote {
+        asked: Vec<String>,
+        /// The next answers to what concerns tables and namespaces.
+        answers: Vec<(u16, Value)>,
+        tokens: u32,
+    }
+
+    type Shared = Arc<SyncMutex<Rote>>;
+
+    async fn answer(State(rote): State<Shared>, request: Request) -> axum::response::Response {
+        let (head, body) = request.into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        let token = head.headers.get("authorization");
+        let token = token.map_or("-", |token| token.to_str().unwrap());
+        let mut rote = rote.lock().unwrap();
+        rote.asked
+            .push(format!("{} {} {token} {body}", head.method, head.uri));
+        let (status, answer) = if head.uri.path().ends_with("/tokens") {
+            rote.tokens += 1;
+            let token = format!("token-{}", rote.tokens);
+            (200, json!({"access_token": token, "expires_in": 3600}))
+        } else if head.uri.path().ends_with("/config") {
+            (
+                200,
+                json!({"defaults": {"prefix": "x"}, "overrides": {"prefix": "w/1"}}),
+            )
+        } else {
+            rote.answers.pop().unwrap()
+        };
+        let status = http::StatusCode::from_u16(status).unwrap();
+        (status, answer.to_string()).into_response()
+    }
+
+    async fn start(access: Access) -> (Shared, Rest) {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let rote = Shared::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/rest/", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(rote.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let rest = Rest::new(RestConfig {
+            uri,
+            warehouse: Some("a b".to_owned()),
+            namespace: vec!["kafka".to_owned(), "tables".to_owned()],
+            access,
+        });
+        (rote, rest)
+    }
+
+    fn asked(rote: &Shared) -> Vec<String> {
+        std::mem::take(&mut rote.lock().unwrap().asked)
+    }
+
+    fn answers(rote: &Shared, answers: &[(u16, Value)]) {
+        rote.lock().unwrap().answers = answers.iter().rev().cloned().collect();
+    }
+
+    #[tokio::test]
+    async fn requests_are_as_the_specification_says() {
+        let (rote, rest) = start(Access::Token("t".to_owned())).await;
+        let table = json!({"metadata": {"table-uuid": "u"}});
+        answers(
+            &rote,
+            &[
+                (404, json!({})),
+                (200, json!({})),
+                (200, table.clone()),
+                (409, json!({})),
+            ],
+        );
+        assert_eq!(rest.load("or.ders").await, Ok(None));
+        rest.create_namespace().await.unwrap();
+        let committed = rest.commit("or.ders", &json!({"updates": []})).await;
+        assert_eq!(committed, Ok(table["metadata"].clone()));
+        // It exists.
+        rest.create_namespace().await.unwrap();
+        let below = "/rest/v1/w/1/namespaces";
+        let identifier = r#"{"name":"or.ders","namespace":["kafka","tables"]}"#;
+        let namespace = r#"{"namespace":["kafka","tables"],"properties":{}}"#;
+        assert_eq!(
+            asked(&rote),
+            [
+                "GET /rest/v1/config?warehouse=a%20b Bearer t ".to_owned(),
+                format!("GET {below}/kafka%1Ftables/tables/or.ders Bearer t "),
+                format!("POST {below} Bearer t {namespace}"),
+                format!(
+                    "POST {below}/kafka%1Ftables/tables/or.ders Bearer t \
+                     {{\"identifier\":{identifier},\"updates\":[]}}"
+                ),
+                format!("POST {below} Bearer t {namespace}"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_token_is_got_once_and_again_when_it_is_refused() {
+        let (rote, rest) = start(Access::Credential {
+            id: "me".to_owned(),
+            secret: "s&t".to_owned(),
+            server: None,
+            scope: "catalog".to_owned(),
+        })
+        .await;
+        let table = json!({"metadata": {}});
+        let refused = json!({"error": {"message": "expired", "type": "X", "code": 401}});
+        answers(
+            &rote,
+            &[
+                (200, table.clone()),
+                (200, table.clone()),
+                (401, refused),
+                (200, table),
+            ],
+        );
+        for _ in 0..2 {
+            rest.load("t").await.unwrap();
+        }
+        let error = rest.load("t").await.unwrap_err();
+        assert_eq!(
+            error,
+            ExternalError::Refused {
+                status: 401,
+                message: "expired".to_owned()
+            }
+        );
+        rest.load("t").await.unwrap();
+        let asked = asked(&rote);
+        let tokens: Vec<&String> = asked.iter().filter(|a| a.contains("/tokens")).collect();
+        assert_eq!(tokens.len(), 2);
+        assert!(tokens[0].ends_with(
+            "POST /rest/v1/oauth/tokens - grant_type=client_credentials&client_id=me&\
+             client_secret=s%26t&scope=catalog"
+        ));
+        assert!(asked.last().unwrap().contains("Bearer token-2"));
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        let (rote, rest) = start(Access::Open).await;
+        let words = |message: &str| json!({"error": {"message": message}});
+        let commit = || async { rest.commit("t", &json!({})).await.unwrap_err() };
+        answers(
+            &rote,
+            &[
+                (409, words("later")),
+                (400, words("never")),
+                (503, json!(7)),
+                (200, json!({})),
+            ],
+        );
+        assert_eq!(commit().await, ExternalError::Conflict("later".to_owned()));
+        assert!(matches!(
+            commit().await,
+            ExternalError::Refused { status: 400, .. }
+        ));
+        assert!(matches!(commit().await, ExternalError::Unknown(_)));
+        assert!(matches!(commit().await, ExternalError::Unknown(_)));
+        let nobody = Rest::new(RestConfig {
+            uri: "http://127.0.0.1:1".to_owned(),
+            warehouse: None,
+            namespace: vec!["n".to_owned()],
+            access: Access::Token("hidden".to_owned()),
+        });
+        let error = nobody.load("t").await.unwrap_err();
+        assert!(matches!(error, ExternalError::Unknown(_)));
+        assert!(!format!("{error} {error:?} {:?}", nobody.config).contains("hidden"));
+    }
+}

@@ -1,6 +1,6 @@
 //! Frazil's cold path: conversion into tables, retention and collection.
 //!
-//! [`freeze`] moves cold records into tables. Beside that, three chores, each safe to stop anywhere, to run twice, and to run in two processes at once:
+//! [`freeze`] moves cold records into tables, [`publish`] copies tables into another catalog. Beside that, three chores, each safe to stop anywhere, to run twice, and to run in two processes at once:
 //!
 //! | chore | does | a crash leaves |
 //! |---|---|---|

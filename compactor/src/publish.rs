@@ -56,7 +56,7 @@ use crate::bucket::Bucket;
 /// How long one table may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a table that could not be published rests at most.
-const REST_MAX: Duration = Duration::from_secs(300);
+const REST_MAX: Duration = Duration::from_secs(60);
 
 /// What the publisher asks of the quorum's image.
 pub trait Image: Send + Sync + 'static {

@@ -20,7 +20,7 @@
 //! error (500), never an older snapshot.
 //!
 //! # Limits
-//! At most [`REQUESTS`] requests are under way, at most [`FETCH_BYTES`] of metadata are being
+//! At most [`REQUESTS`] requests are being answered, at most [`FETCH_BYTES`] of metadata are being
 //! fetched, and `catalog.cache.bytes` of it are kept. Bodies of requests are read and dropped, and
 //! [`BODY_MAX`] is the most that is read. Every request ends within [`DEADLINE`].
 //!
@@ -68,7 +68,7 @@ use self::route::{Query, Resource};
 
 /// The one namespace.
 pub const NAMESPACE: &str = "frazil";
-/// How many requests may be under way.
+/// How many requests are answered at the same time.
 pub const REQUESTS: usize = 64;
 /// How much metadata may be on its way from the store.
 pub const FETCH_BYTES: u32 = 64 << 20;
@@ -143,8 +143,9 @@ impl Catalog {
         let (head, body) = request.into_parts();
         let resource = Resource::parse(head.uri.path())?;
         let query = Query::parse(head.uri.query().unwrap_or_default())?;
-        let _permit = self.requests.acquire().await;
+        // First, so that a client that is slow to send takes nobody's place.
         drain(body).await?;
+        let _permit = self.requests.acquire().await;
         let read = matches!(head.method, Method::GET | Method::HEAD);
         match (&resource, read) {
             (Resource::Config, true) => return self.config(&query),

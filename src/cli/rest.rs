@@ -143,6 +143,12 @@ impl Rest {
         }
     }
 
+    /// One table, with no more snapshots than the newest if the catalog can do that.
+    pub(super) async fn newest(&self, name: &str) -> anyhow::Result<Loaded> {
+        let below = self.below(&format!("tables/{}?snapshots=refs", encode(name)));
+        self.get(&below).await
+    }
+
     /// One table.
     pub(super) async fn table(&self, name: &str) -> anyhow::Result<Loaded> {
         let below = self.below(&format!("tables/{}", encode(name)));

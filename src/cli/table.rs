@@ -139,7 +139,7 @@ impl List {
         let tables = self.catalog.run(async |rest| {
             let mut tables = Vec::new();
             for table in rest.tables().await? {
-                let loaded = rest.table(&table).await;
+                let loaded = rest.newest(&table).await;
                 let loaded = loaded.with_context(|| format!("table {table}"))?;
                 let snapshot = Snapshot::current(&loaded.metadata);
                 tables.push(Listed { table, snapshot });
