@@ -102,6 +102,10 @@ impl Rig {
     /// A topic; its id follows from its name.
     fn topic(&self, name: &str, mode: &str) -> TopicId {
         let id = TopicId::new(Uuid::from_u128(0x100 + name.len() as u128));
+        self.topic_with(id, name, mode)
+    }
+
+    fn topic_with(&self, id: TopicId, name: &str, mode: &str) -> TopicId {
         let config = BTreeMap::from([("frazil.table.mode".to_owned(), mode.to_owned())]);
         let topic = Topic {
             id,
@@ -342,6 +346,31 @@ async fn a_topic_of_which_nothing_was_converted_is_an_empty_table() {
             "{constant}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_topic_that_is_created_again_is_another_table() {
+    let rig = Rig::new(Readers::default());
+    let old = rig.topic("orders", "shared");
+    rig.convert(old, 2).await;
+    let (_, headers, _) = rig.send("GET", TABLE, &[], b"").await;
+    let tag = headers["etag"].to_str().unwrap().to_owned();
+    rig.image.topics.lock().clear();
+    rig.image.tables.lock().clear();
+    let (_, body) = rig.get(TABLE).await;
+    error(404, "NoSuchTableException", &body);
+    let new = rig.topic_with(TopicId::new(Uuid::from_u128(0x999)), "orders", "shared");
+    // Nobody is told that what he has is current, or given what was kept of the old one.
+    let known = ("If-None-Match", tag.as_str());
+    let (status, _, body) = rig.send("GET", TABLE, &[known], b"").await;
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(table["metadata"]["table-uuid"], new.to_string());
+    assert_eq!(
+        table["metadata"]["location"],
+        format!("{LOCATION}/tables/{new}")
+    );
+    assert_eq!(table["metadata"]["snapshots"], json!([]));
 }
 
 #[tokio::test]
