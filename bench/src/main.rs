@@ -29,6 +29,8 @@ enum Command {
     Figures(figures::Options),
     /// The same load on Frazil and on Apache Kafka in turns, as ratios, beside the machine's limits
     Compare(compare::Options),
+    /// The load generator by itself, against any broker
+    Load(load::command::Options),
     /// What a fleet of processes promises and delivers under one fault after the other
     Reliability(faults::Options),
     /// What connections, partitions and groups cost: memory of each, answers and starts with many
@@ -43,6 +45,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Figures(options) => figures::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Load(options) => load::command::run(&options),
         Command::Reliability(options) => faults::run(&options),
         Command::Scale(options) => scale::run(&options),
         Command::Tables(options) => tables::run(&options),

@@ -16,6 +16,7 @@ use super::systems::{Bench, Server, Side, create};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
+use crate::process::disk_bytes;
 use crate::workload;
 
 const PARTITIONS: i32 = 12;
@@ -165,6 +166,7 @@ impl<'a> Run<'a> {
             connections: CONNECTIONS,
             in_flight: IN_FLIGHT,
             duration: self.times.flood,
+            bytes: u64::MAX,
         }
     }
 
@@ -188,7 +190,7 @@ impl<'a> Run<'a> {
     fn throughput(&mut self, server: &Server, side: Side) -> Result<()> {
         let topic = self.topic(server, side, PARTITIONS)?;
         let process = server.process();
-        let (cpu, disk) = (process.cpu()?, process.disk_bytes()?);
+        let (cpu, disk) = (process.cpu()?, disk_bytes(&self.bench.dir));
         let flow = flood(&self.flood(server, &topic, PARTITIONS))?;
         let gib = flow.records as f64 * RECORD as f64 / GIB;
         self.samples.add("produce", side, flow.rate(RECORD));
@@ -196,8 +198,10 @@ impl<'a> Run<'a> {
         self.samples.add("cpu in", side, cpu.as_secs_f64() / gib);
         // What was acknowledged and is on its way to the disk belongs to it.
         rustix::fs::sync();
-        let disk = process.disk_bytes()? - disk;
-        self.samples.add("disk", side, disk as f64 / (gib * GIB));
+        if let (Ok(before), Ok(after)) = (disk, disk_bytes(&self.bench.dir)) {
+            let written = (after - before) as f64;
+            self.samples.add("disk", side, written / (gib * GIB));
+        }
         if side != Side::KafkaSynced {
             let records = flow.records.min(READ_MAX);
             let cpu = process.cpu()?;

@@ -51,7 +51,7 @@ const E99: &str = "end to end p99 at 1 000 records/s";
 const BACKFILL: &str = "ack p99 beside a consumer from offset 0, and without";
 const MANY: &str = "produce to 1 000 partitions, and to 10";
 const SMALL: &str = "200 producers, a record a request";
-const DISK: &str = "bytes written to disk per byte produced";
+const DISK: &str = "bytes written to the disk, by all, per byte produced";
 const JAVA: &str = "kafka-producer-perf-test, 1 KiB, acks=all";
 const LIBRDKAFKA: &str = "librdkafka, produce, 1 KiB";
 const LIBRDKAFKA_READ: &str = "librdkafka, consume from offset 0";

@@ -11,6 +11,7 @@
 //! - [`Consumers`]: consumers with one request on the way, as Kafka's own.
 
 pub(crate) mod batch;
+pub(crate) mod command;
 pub(crate) mod consume;
 pub(crate) mod frames;
 pub(crate) mod produce;

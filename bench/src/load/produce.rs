@@ -50,6 +50,8 @@ pub(crate) struct Flood {
     /// Requests on the way on each connection.
     pub in_flight: usize,
     pub duration: Duration,
+    /// It ends after so many bytes of values, if that is sooner.
+    pub bytes: u64,
 }
 
 /// What came of a flood.
@@ -121,10 +123,12 @@ fn connection(load: &Flood, n: usize, batch: &[u8], begin: &Barrier) -> Result<F
     let mut latency = histogram()?;
     let mut sent_at = VecDeque::with_capacity(load.in_flight);
     let (mut sent, mut answered) = (0, 0);
+    let each = (load.spread as usize * load.records * load.size) as u64;
+    let most = load.bytes / each / load.connections as u64;
     let start = Instant::now();
     loop {
         let now = Instant::now();
-        let open = now.duration_since(start) < load.duration;
+        let open = now.duration_since(start) < load.duration && (sent as u64) < most;
         if open && sent_at.len() < load.in_flight {
             let frame = &mut requests[(n + sent as usize) % groups as usize];
             link.send(frame, sent)?;
