@@ -1,12 +1,14 @@
 //! The real clock, entropy and file system.
 //!
-//! Invariant: this is the only file of the workspace that may use the calls which `clippy.toml`
-//! bans; everybody else takes the traits of [`frazil_core::env`], so that tests and simulation can
+//! Invariant: this module and its own are the only ones of the workspace that may use the calls which
+//! `clippy.toml` bans; everybody else takes the traits of [`frazil_core::env`], so that tests and simulation can
 //! replace the world.
 #![allow(
     clippy::disallowed_methods,
     reason = "the implementations behind frazil_core::env end here"
 )]
+
+mod direct;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -18,6 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use frazil_core::env::{Clock, Disk, DiskFile, Ids};
 use rustix::fs::FallocateFlags;
 use uuid::Uuid;
+
+use self::direct::Direct;
 
 /// The outside world, as a node is given it.
 #[derive(Clone)]
@@ -105,7 +109,7 @@ impl Disk for SystemDisk {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Arc::new(SystemFile(file)))
+        Ok(Arc::new(SystemFile(Direct::new(file))))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -114,7 +118,7 @@ impl Disk for SystemDisk {
             .write(true)
             .create_new(true)
             .open(path)?;
-        Ok(Arc::new(SystemFile(file)))
+        Ok(Arc::new(SystemFile(Direct::new(file))))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -130,17 +134,21 @@ impl Disk for SystemDisk {
     }
 }
 
-struct SystemFile(File);
+struct SystemFile(Direct);
 
 impl DiskFile for SystemFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.0.file().metadata()?.len())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
-            match self.0.read_at(&mut buf[filled..], offset + filled as u64) {
+            match self
+                .0
+                .file()
+                .read_at(&mut buf[filled..], offset + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -155,24 +163,26 @@ impl DiskFile for SystemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.file().sync_data()
     }
 
     fn preallocate(&self, length: u64) -> io::Result<()> {
         if length <= self.len()? {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+        match rustix::fs::fallocate(self.0.file(), FallocateFlags::empty(), 0, length) {
             Ok(()) => Ok(()),
             // Some file systems cannot reserve. The promise that is left is the length; space is
             // then found, or not, by each write.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.0.set_len(length),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.0.file().set_len(length)
+            }
             Err(e) => Err(e.into()),
         }
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.0.file().set_len(length)
     }
 }
 
@@ -330,6 +340,94 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+pub(crate) use self::direct::read as read_direct;
+
+/// A file of this length or longer is written past the page cache.
+pub(crate) const LONG_WRITE: usize = direct::WORTH;
+
+/// How a file gets its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// Only if there is none.
+    New,
+    /// In place of the one that may be there.
+    Replace,
+}
+
+/// What became of a file that was put.
+#[derive(Debug)]
+pub(crate) enum Published {
+    /// It is there, durably.
+    Done,
+    /// There is one already.
+    Exists(io::Error),
+    /// There is no directory for it.
+    NoDirectory,
+}
+
+/// Puts a file under its name, whole and durable, or not at all. Until then it is `NAME#N`. Blocks.
+///
+/// # Errors
+/// Those of the file system. The file may then be there or not, durable or not.
+pub(crate) fn put_file<'a>(
+    path: &Path,
+    content: impl IntoIterator<Item = &'a bytes::Bytes>,
+    publish: Publish,
+) -> io::Result<Published> {
+    let Some((file, staged)) = stage(path)? else {
+        return Ok(Published::NoDirectory);
+    };
+    let put = || {
+        let file = Direct::new(file);
+        let mut offset = 0;
+        for bytes in content {
+            file.write_all_at(bytes, offset)?;
+            offset += bytes.len() as u64;
+        }
+        file.file().sync_all()?;
+        match publish {
+            Publish::Replace => fs::rename(&staged, path)?,
+            Publish::New => match fs::hard_link(&staged, path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Ok(Published::Exists(error));
+                }
+                Err(error) => return Err(error),
+            },
+        }
+        SystemDisk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Published::Done)
+    };
+    let result = put();
+    if publish == Publish::New || !matches!(result, Ok(Published::Done)) {
+        // It is not the object; if it stays, nobody sees it.
+        let _ = fs::remove_file(&staged);
+    }
+    result
+}
+
+/// Creates the file that is written first; `None`: there is no directory for it.
+fn stage(path: &Path) -> io::Result<Option<(File, PathBuf)>> {
+    let mut number = 1_u32;
+    loop {
+        let mut staged = path.as_os_str().to_owned();
+        staged.push(format!("#{number}"));
+        let staged = PathBuf::from(staged);
+        let mut options = OpenOptions::new();
+        match options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&staged)
+        {
+            Ok(file) => return Ok(Some((file, staged))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Reads a file of at most `max` bytes.

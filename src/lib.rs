@@ -5,6 +5,7 @@ pub mod archive;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+mod directory;
 pub mod env;
 pub mod external;
 pub mod host;

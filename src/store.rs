@@ -31,6 +31,7 @@ use object_store::{
 };
 
 use crate::config::{Config, StoreOptions};
+use crate::directory::Directory;
 
 /// How long the store may take to answer one request of the probe.
 const PROBE_DEADLINE: Duration = Duration::from_secs(20);
@@ -198,7 +199,7 @@ fn directory_path(rest: &str) -> &FsPath {
     FsPath::new(rest.strip_prefix("//").unwrap_or(rest))
 }
 
-fn directory(rest: &str, disk: &dyn Disk) -> Result<LocalFileSystem, String> {
+fn directory(rest: &str, disk: &dyn Disk) -> Result<Directory, String> {
     let path = directory_path(rest);
     if rest.starts_with("//") && !path.has_root() {
         return Err("file:// is followed by an absolute path".to_owned());
@@ -209,7 +210,7 @@ fn directory(rest: &str, disk: &dyn Disk) -> Result<LocalFileSystem, String> {
     disk.create_dir_all(path)
         .map_err(|e| format!("cannot create the directory: {e}"))?;
     let store = LocalFileSystem::new_with_prefix(path).map_err(|e| e.to_string())?;
-    Ok(store.with_fsync(true))
+    Ok(Directory::new(store.with_fsync(true)))
 }
 
 /// The prefix in `//bucket/prefix`.

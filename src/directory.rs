@@ -1,0 +1,283 @@
+//! A directory as an object store: `object_store`'s own, but long objects are written past the page
+//! cache ([`crate::env::Direct`]).
+//!
+//! A PUT leaves what `LocalFileSystem::put_opts` (0.14.2, `with_fsync(true)`) would leave, in the same
+//! steps: a staged file `NAME#N`, which listing does not show, is written and synced, linked or
+//! renamed to its name, and the directory is synced. A crash before that leaves the staged file. What
+//! is short, needs a directory that is not there yet, or asks for something else is left to it. Long
+//! ranges are read past the page cache as well; every error, and what has conditions, is left to it.
+
+use std::fmt;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, RenameOptions, Result,
+};
+
+use crate::env::{self, Publish, Published};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Directory(LocalFileSystem);
+
+impl Directory {
+    /// Over a store that syncs.
+    pub(crate) fn new(inner: LocalFileSystem) -> Self {
+        Self(inner)
+    }
+}
+
+impl fmt::Display for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn put(path: &std::path::Path, payload: &PutPayload, publish: Publish) -> Result<bool> {
+    match env::put_file(path, payload, publish) {
+        Ok(Published::Done) => Ok(true),
+        Ok(Published::NoDirectory) => Ok(false),
+        Ok(Published::Exists(source)) => Err(Error::AlreadyExists {
+            path: path.display().to_string(),
+            source: source.into(),
+        }),
+        Err(error) => Err(Error::Generic {
+            store: "directory",
+            source: error.into(),
+        }),
+    }
+}
+
+/// Ranges of this length are read past the page cache.
+const LONG_READ: u64 = 1 << 20;
+/// Longer ones are not read in one piece.
+const READ_MAX: u64 = 32 << 20;
+
+/// The range that is asked for, if it is long, and nothing else is asked.
+fn plain_range(options: &GetOptions) -> Option<Range<u64>> {
+    let Some(GetRange::Bounded(range)) = &options.range else {
+        return None;
+    };
+    let length = range.end.checked_sub(range.start)?;
+    let plain = options.if_match.is_none()
+        && options.if_none_match.is_none()
+        && options.if_modified_since.is_none()
+        && options.if_unmodified_since.is_none()
+        && options.version.is_none()
+        && !options.head;
+    (plain && (LONG_READ..=READ_MAX).contains(&length)).then(|| range.clone())
+}
+
+#[async_trait]
+impl ObjectStore for Directory {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        let publish = match options.mode {
+            PutMode::Create => Some(Publish::New),
+            PutMode::Overwrite => Some(Publish::Replace),
+            PutMode::Update(_) => None,
+        };
+        let long = payload.content_length() >= env::LONG_WRITE && options.attributes.is_empty();
+        if let Some(publish) = publish.filter(|_| long) {
+            let path = self.0.path_to_filesystem(location)?;
+            let bytes = payload.clone();
+            let done = tokio::task::spawn_blocking(move || put(&path, &bytes, publish)).await;
+            match done {
+                Ok(Ok(true)) => {
+                    return Ok(PutResult {
+                        e_tag: None,
+                        version: None,
+                        extensions: Default::default(),
+                    });
+                }
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(error) => return Err(Error::JoinError { source: error }),
+            }
+        }
+        self.0.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if let Some(range) = plain_range(&options) {
+            let path = self.0.path_to_filesystem(location)?;
+            let read = move || {
+                let (bytes, metadata) = env::read_direct(&path, &range)?;
+                Some((
+                    range.start,
+                    bytes,
+                    metadata.len(),
+                    metadata.modified().ok()?,
+                ))
+            };
+            if let Ok(Some((start, bytes, size, modified))) =
+                tokio::task::spawn_blocking(read).await
+            {
+                return Ok(GetResult {
+                    range: start..start + bytes.len() as u64,
+                    payload: GetResultPayload::Stream(stream::once(ready(Ok(bytes))).boxed()),
+                    meta: ObjectMeta {
+                        location: location.clone(),
+                        last_modified: modified.into(),
+                        size,
+                        e_tag: None,
+                        version: None,
+                    },
+                    attributes: Default::default(),
+                    extensions: Default::default(),
+                });
+            }
+        }
+        self.0.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.0.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.0.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.0.rename_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt as _;
+    use object_store::ObjectStoreExt as _;
+
+    use super::*;
+
+    fn payload(byte: u8, length: usize) -> PutPayload {
+        let bytes: Vec<u8> = (0..length).map(|n| byte ^ (n >> 9) as u8).collect();
+        // In uneven pieces, as a segment may come.
+        let mut pieces = Vec::new();
+        let mut rest = Bytes::from(bytes);
+        while rest.len() > 300_001 {
+            pieces.push(rest.split_to(300_001));
+        }
+        pieces.push(rest);
+        PutPayload::from_iter(pieces)
+    }
+
+    fn contents(payload: &PutPayload) -> Vec<u8> {
+        payload.iter().flat_map(|bytes| bytes.to_vec()).collect()
+    }
+
+    #[tokio::test]
+    async fn long_objects_are_put_as_short_ones_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let store = Directory::new(inner.with_fsync(true));
+        for (n, length) in [5, 200_000, 1_000_003].into_iter().enumerate() {
+            let key = Path::from(format!("some/where-{n}/object"));
+            let (first, second) = (payload(1, length), payload(2, length));
+            let create = || PutOptions::from(PutMode::Create);
+            store.put_opts(&key, first.clone(), create()).await.unwrap();
+            let found = store.get(&key).await.unwrap().bytes().await.unwrap();
+            assert!(found == contents(&first), "{length}");
+            // The directory is there now.
+            let error = store.put_opts(&key, second.clone(), create()).await;
+            assert!(
+                matches!(error, Err(Error::AlreadyExists { .. })),
+                "{error:?}"
+            );
+            let found = store.get(&key).await.unwrap().bytes().await.unwrap();
+            assert!(found == contents(&first), "{length}");
+            let overwrite = PutOptions::from(PutMode::Overwrite);
+            store
+                .put_opts(&key, second.clone(), overwrite)
+                .await
+                .unwrap();
+            let found = store.get(&key).await.unwrap().bytes().await.unwrap();
+            assert!(found == contents(&second), "{length}");
+        }
+        // Ranges, long ones and short ones, within and past the end.
+        let key = Path::from("some/where-2/object");
+        let more = payload(3, 2_500_000);
+        store.put(&key, more.clone()).await.unwrap();
+        let long = contents(&more);
+        for range in [
+            0..10,
+            3..1_500_000,
+            100_000..2_499_999,
+            1_000_000..9_000_000,
+        ] {
+            let options = GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                ..GetOptions::default()
+            };
+            let found = store.get_opts(&key, options).await.unwrap();
+            let end = range.end.min(2_500_000);
+            assert_eq!(found.range, range.start..end);
+            assert_eq!(found.meta.size, 2_500_000);
+            let bytes = found.bytes().await.unwrap();
+            assert!(bytes == long[range.start as usize..end as usize]);
+        }
+        for (key, range) in [
+            (&key, 2_500_000..9_000_000),
+            (&Path::from("no"), 0..2_000_000),
+        ] {
+            let options = || GetOptions {
+                range: Some(GetRange::Bounded(range.clone())),
+                ..GetOptions::default()
+            };
+            let here = store.get_opts(key, options()).await.unwrap_err();
+            let there = store.0.get_opts(key, options()).await.unwrap_err();
+            assert_eq!(here.to_string(), there.to_string());
+        }
+        let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+        assert_eq!(listed.len(), 3);
+        for n in 0..3 {
+            let files = std::fs::read_dir(dir.path().join(format!("some/where-{n}")));
+            assert_eq!(files.unwrap().count(), 1, "nothing staged stays");
+        }
+    }
+}
