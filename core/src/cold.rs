@@ -239,4 +239,22 @@ mod tests {
              0000000000000011-0000000000001267.manifest"
         );
     }
+
+    #[test]
+    fn what_the_metadata_holds_of_a_partition_does_not_grow_with_it() {
+        let root = |gib: i64| NodeRef {
+            base: Offset(0),
+            end: Offset(gib << 20),
+            id: ObjectId::new(1 << 40, 1 << 20),
+            level: 1,
+            length: 150_000,
+            crc: u32::MAX,
+            records: (gib as u64) << 20,
+            bytes: (gib as u64) << 28,
+            max_timestamp: 1_790_000_000_000,
+        };
+        let bytes = |gib| minicbor::to_vec(root(gib)).unwrap().len();
+        assert_eq!(bytes(1), 52);
+        assert_eq!(bytes(1 << 20), 64);
+    }
 }
