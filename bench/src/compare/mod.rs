@@ -1,6 +1,7 @@
 //! The same load on Frazil and on Apache Kafka, one after the other, again and again, on one machine
 //! in one run: what is told are ratios, with the durability of both sides in the table.
 
+mod cloud;
 mod document;
 mod kafka;
 mod limits;
@@ -47,7 +48,8 @@ pub(crate) struct Options {
     /// Rounds; by default 3, with --quick 2
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only these passes: limits, throughput, tail, latency, small, clients, partitions, first
+    /// Only these passes: limits, throughput, tail, latency, small, clients, partitions, first,
+    /// cloud
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Print JSON, with every sample

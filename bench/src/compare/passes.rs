@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::limits;
 use super::samples::Samples;
 use super::systems::{Bench, Server, Side, create};
+use super::{cloud, limits};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
@@ -96,6 +96,10 @@ impl<'a> Run<'a> {
         self.each("latency", &sides, Self::latency)?;
         self.each("small", &sides, Self::small)?;
         self.each("clients", &unsynced, Self::clients)?;
+        if self.wants("cloud") {
+            self.note("cloud", Side::Object);
+            cloud::measure(self.bench, self.times.steady, &mut self.samples).context("cloud")?;
+        }
         if self.wants("partitions") {
             for side in &unsynced {
                 self.note("partitions", *side);

@@ -1,0 +1,82 @@
+//! Frazil over a store as slow as Amazon S3 usually is: PUTs of 30 ms at the median and 120 ms at p99,
+//! GETs of 15 ms and 80 ms, drawn by a server in this process. No Kafka stands beside it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use frazil_store::{Faults, Operation, Options, Store};
+
+use super::samples::Samples;
+use super::systems::{Bench, Side};
+use crate::broker::Broker;
+use crate::load::consume::readable;
+use crate::load::produce::Steady;
+use crate::load::steady;
+use crate::workload;
+
+/// What the store is told, in milliseconds.
+const PUT: (f64, f64) = (30.0, 120.0);
+/// A lone producer, slow enough to find a PUT in the budget each time.
+const LONE: f64 = 3.0;
+/// 50 MiB/s in records of 1 KiB, and half of it.
+const FULL: f64 = 51_200.0;
+const RECORD: usize = 1024;
+const PARTITIONS: i32 = 12;
+/// Dollars for a PUT, at the list price of the standard class.
+const PUT_PRICE: f64 = 0.005 / 1000.0;
+
+/// Adds acknowledgements of a lone producer and under load, PUTs, and what they cost.
+pub(crate) fn measure(bench: &Bench, window: Duration, samples: &mut Samples) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let options = Options {
+        faults: Faults::default().s3_latency(),
+        ..Options::default()
+    };
+    let store = runtime.block_on(Store::start(options))?;
+    let mut settings = vec!["store.url=s3://bench/compare".to_owned()];
+    for (name, value) in store.settings() {
+        settings.push(format!("store.options.{name}={value}"));
+    }
+    let data = bench.fresh("cloud");
+    let broker = Broker::with(&bench.frazil, &data, &settings)?;
+    let topic = "cloud";
+    let level = [("retention.ms", "-1"), ("frazil.durability", "object")];
+    workload::create_topics(broker.kafka, &[topic.to_owned()], PARTITIONS, &level)?;
+    readable(broker.kafka, topic, PARTITIONS)?;
+    let load = |rate| Steady {
+        broker: broker.kafka,
+        topic: topic.to_owned(),
+        partitions: PARTITIONS,
+        acks: -1,
+        size: RECORD,
+        rate,
+        in_flight: 64,
+        duration: window,
+    };
+    let milliseconds = |latency: &hdrhistogram::Histogram<u64>, quantile| {
+        latency.value_at_quantile(quantile) as f64 / 1e3
+    };
+    let lone = steady(&load(LONE)).context("a lone producer")?.latency;
+    let half = steady(&load(FULL / 2.0)).context("half the load")?.latency;
+    store.reset_counters();
+    let full = steady(&load(FULL)).context("50 MiB/s")?;
+    let puts = store.counters().of(Operation::Put) as f64;
+    let gib = full.latency.len() as f64 * RECORD as f64 / f64::from(1 << 30);
+    for (metric, side, value) in [
+        ("lone p50", Side::Object, milliseconds(&lone, 0.5)),
+        ("half p99", Side::Object, milliseconds(&half, 0.99)),
+        ("full p99", Side::Object, milliseconds(&full.latency, 0.99)),
+        ("puts", Side::Object, puts / gib),
+        ("dollars", Side::Object, puts / gib * 1024.0 * PUT_PRICE),
+        ("put p50", Side::Machine, PUT.0),
+        ("put p99", Side::Machine, PUT.1),
+        ("one", Side::Machine, 1.0),
+    ] {
+        samples.add(metric, side, value);
+    }
+    broker.kill()?;
+    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+}
