@@ -23,7 +23,7 @@ pub struct Metrics {
     pub failed_jobs: Counter,
     /// Bytes of segments converted.
     pub converted_bytes: Counter,
-    /// Rows of data files written.
+    /// Rows converted.
     pub converted_rows: Counter,
     /// Bytes of data files written.
     pub written_bytes: Counter,
@@ -109,11 +109,7 @@ impl Metrics {
                 "Bytes of segments converted",
                 &self.converted_bytes,
             ),
-            (
-                "converted_rows",
-                "Rows of data files written",
-                &self.converted_rows,
-            ),
+            ("converted_rows", "Rows converted", &self.converted_rows),
             (
                 "written_bytes",
                 "Bytes of data files written",

@@ -104,6 +104,7 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     };
     ctx.tables.replace(replacement).await??;
     ctx.metrics.converted_bytes.inc_by(bytes);
+    ctx.metrics.converted_rows.inc_by(job.rows);
     Ok(Done { bytes, more })
 }
 
@@ -115,6 +116,8 @@ pub(super) struct Job<'a> {
     pub(super) files: Vec<(ObjectId, Vec<GroupRef>)>,
     /// Files with rows, and their bytes.
     pub(super) data: Vec<(ObjectId, u64)>,
+    /// Rows of those.
+    rows: u64,
     /// The next name.
     pub(super) next: ObjectId,
 }
@@ -126,6 +129,7 @@ impl<'a> Job<'a> {
             topic,
             files: Vec::new(),
             data: Vec::new(),
+            rows: 0,
             next: ObjectId::new(claim, 0),
         }
     }
@@ -168,7 +172,7 @@ impl<'a> Job<'a> {
                 self.put(Some(file)).await?;
             }
             for file in self.take(&mut work.cutter) {
-                self.ctx.metrics.converted_rows.inc_by(file.rows());
+                self.rows += file.rows();
                 finished.push_back(file);
             }
             if last {
