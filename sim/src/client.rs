@@ -93,6 +93,8 @@ pub struct Crowd {
     pub gateways: Vec<Arc<Host>>,
     /// The names of the topics, by number.
     pub topics: Arc<Mutex<Vec<String>>>,
+    /// How many of them stay.
+    pub fixed: usize,
     /// The topics that nobody has tried to delete in earnest.
     pub there: Arc<Mutex<BTreeSet<u32>>>,
     /// What they are to do, and how far they are.

@@ -1,17 +1,20 @@
 //! Whether what was promised was kept.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufWriter;
 use std::sync::Arc;
 
-use frazil_core::SegmentId;
-use frazil_core::ports::SegmentStatus;
-use frazil_history::{History, Op, check};
+use frazil_core::cold::{ObjectId, TableObject};
+use frazil_core::ports::{ClaimStatus, SegmentStatus};
+use frazil_core::{SegmentId, TopicId};
+use frazil_history::{Event, History, Op, check, cold_reads};
 use object_store::path::Path;
+use parking_lot::Mutex;
 
-use crate::node::{GRACE, Shared};
+use crate::node::{CHORES, GRACE, Shared};
 use crate::run::Options;
+use crate::tables::{Memory, Objects, roots};
 use crate::{entropy, trace};
 
 /// What came of a seed.
@@ -22,6 +25,10 @@ pub struct Verdict {
     pub events: usize,
     /// Batches that were acknowledged.
     pub acknowledged: usize,
+    /// Reads that were answered with cold offsets, and with cold ones and others.
+    pub cold: (usize, usize),
+    /// Snapshots of tables, each partition counted, that were read.
+    pub scans: usize,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
     /// The same seed must give the same.
@@ -33,6 +40,12 @@ pub fn watch_deletions(shared: &Arc<Shared>) {
     let watching = Arc::downgrade(shared);
     shared.store.watch(Box::new(move |path: &Path| {
         let shared = watching.upgrade()?;
+        if let Some((topic, object)) = table_object(path) {
+            let may = may_go(&shared, topic, object);
+            return may
+                .err()
+                .map(|why| format!("I34: {path} is deleted, and {why}"));
+        }
         let id = SegmentId::from_object_key(path.as_ref())?;
         let image = shared.newest()?;
         let (status, waited) = image.read(|state| {
@@ -48,6 +61,125 @@ pub fn watch_deletions(shared: &Arc<Shared>) {
         };
         (!may).then(|| format!("I34: {path} is deleted while it is {status:?}, {waited:?} ms"))
     }));
+}
+
+/// The object of a table at a path of the store.
+fn table_object(path: &Path) -> Option<(TopicId, TableObject)> {
+    let (_, key) = path.as_ref().split_once('/')?;
+    TableObject::parse(key)
+}
+
+/// What a topic's readers may read, as long as roots and pointer are these.
+type Reach = (Vec<ObjectId>, BTreeSet<TableObject>);
+
+/// What is known of the objects of tables.
+#[derive(Default)]
+pub struct Needed {
+    reach: Mutex<BTreeMap<TopicId, Reach>>,
+    memory: Mutex<Memory>,
+    /// When objects were first seen to be retired, of topics that have been deleted since too.
+    retired: Mutex<BTreeMap<(TopicId, TableObject), u64>>,
+}
+
+/// How late it may be seen that an object is retired.
+const LATE_MS: u64 = 200;
+
+/// Remembers what is retired by now: a topic that is deleted takes its list along.
+pub fn remember_retired(shared: &Shared) {
+    if let Some(image) = shared.newest() {
+        let retired = image.read(|state| state.retired_objects(usize::MAX));
+        let retired = retired.into_iter();
+        let mut known = shared.needed.retired.lock();
+        for (topic, object, _) in retired {
+            known.entry((topic, object)).or_insert_with(trace::now_ms);
+        }
+    }
+}
+
+impl Needed {
+    /// Whether a reader of either kind can meet the object.
+    fn names(&self, shared: &Shared, topic: TopicId, object: TableObject) -> Result<bool, String> {
+        let Some(image) = shared.newest() else {
+            return Err("nobody has a state".to_owned());
+        };
+        let (cluster, roots, pointer) = image.read(|state| {
+            let pointer = state.table(topic).and_then(|table| table.pointer);
+            let cluster = state.cluster_id().unwrap_or_default().to_owned();
+            (cluster, roots(state, topic), pointer)
+        });
+        let ids = roots.iter().map(|(_, root)| root.id);
+        let ids: Vec<_> = ids.chain(pointer.map(|pointer| pointer.metadata)).collect();
+        let mut known = self.reach.lock();
+        if let Some((_, reach)) = known.get(&topic).filter(|(of, _)| *of == ids) {
+            return Ok(reach.contains(&object));
+        }
+        let objects = Objects::new(&shared.store, &cluster, topic);
+        let reach = objects.reachable(&roots, pointer, &mut self.memory.lock())?;
+        let named = reach.contains(&object);
+        known.insert(topic, (ids, reach));
+        Ok(named)
+    }
+}
+
+/// Whether an object of a table may be deleted by now, or why not.
+fn may_go(shared: &Shared, topic: TopicId, object: TableObject) -> Result<(), String> {
+    let grace = GRACE.as_millis() as i64;
+    let waited = waited(shared, topic, object);
+    if waited.is_some_and(|waited| waited < grace) {
+        return Err(format!("has waited {waited:?} ms"));
+    }
+    if waited.is_none() && !is_past(shared, topic, object) {
+        return Err("its claim is the newest".to_owned());
+    }
+    match shared.needed.names(shared, topic, object)? {
+        true => Err("somebody may read it".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// How long an object has been retired, or its topic dead.
+fn waited(shared: &Shared, topic: TopicId, object: TableObject) -> Option<i64> {
+    shared.newest()?.read(|state| {
+        let dead = state.dead_tables().into_iter();
+        let dead = dead.filter(|(id, _)| *id == topic).map(|(_, since)| since);
+        let retired = state.retired_objects(usize::MAX).into_iter();
+        let retired = retired.filter(|(id, known, _)| (*id, *known) == (topic, object));
+        let since = dead.chain(retired.map(|(_, _, since)| since)).next()?;
+        let waited = state.now_ms() - since;
+        // A compactor may go by its own clock; and who has seen it on the list need not have heard
+        // that the topic has been deleted since.
+        let seen = shared.needed.retired.lock().get(&(topic, object)).copied();
+        let seen = seen.map(|seen| (trace::now_ms() - seen + LATE_MS) as i64);
+        Some(seen.map_or(waited, |seen| seen.max(waited)))
+    })
+}
+
+/// Whether nothing that was written with the object can be named any more, unless it is already.
+fn is_past(shared: &Shared, topic: TopicId, object: TableObject) -> bool {
+    shared.newest().is_some_and(|image| {
+        let status = image.read(|state| state.claim_status(topic, object.id().claim));
+        status != ClaimStatus::Current
+    })
+}
+
+/// Objects of tables that should be gone.
+fn table_remains(shared: &Shared) -> Vec<Path> {
+    let late = (GRACE + CHORES * 3).as_millis() as i64;
+    let objects = shared.store.objects();
+    let mut remains = Vec::new();
+    for (path, _) in objects {
+        let Some((topic, object)) = table_object(&path) else {
+            continue;
+        };
+        let due = match waited(shared, topic, object) {
+            Some(waited) => waited > late,
+            None => is_past(shared, topic, object),
+        };
+        if due && !shared.needed.names(shared, topic, object).unwrap_or(true) {
+            remains.push(path);
+        }
+    }
+    remains
 }
 
 /// Judges a run that has ended, well or not.
@@ -93,11 +225,15 @@ pub fn judge(
     let acknowledged = history.events.iter();
     let acknowledged =
         acknowledged.filter(|event| produced(&event.op) && event.outcome.answer().is_some());
+    let scanned = |event: &&Event| matches!(event.op, Op::Scan { .. });
+    let scans = history.events.iter().filter(scanned);
     let (hash, lines) = trace::digest();
     Verdict {
         broken,
         events: history.events.len(),
         acknowledged: acknowledged.count(),
+        cold: cold_reads(history),
+        scans: scans.count(),
         virtual_ms: trace::now_ms(),
         digest: hash ^ lines.rotate_left(32) ^ entropy::asked().rotate_left(48),
     }
@@ -135,12 +271,13 @@ pub fn uncollected(shared: &Shared) -> usize {
     let segments = objects
         .iter()
         .filter_map(|(path, _)| SegmentId::from_object_key(path.as_ref()));
-    image.read(|state| {
+    let segments = image.read(|state| {
         let live: BTreeSet<SegmentId> = state.live_segments().collect();
         segments
             .filter(|id| !live.contains(id) && state.segment(*id) != SegmentStatus::Pending)
             .count()
-    })
+    });
+    segments + table_remains(shared).len()
 }
 
 /// What the state refers to is in the store, whole; what it does not refer to is gone, unless a
@@ -167,6 +304,10 @@ fn objects(shared: &Shared, leapt: bool, broken: &mut Vec<String>) {
                 broken.push(format!("I34: {path} is {status:?} and was not collected"));
             }
         }
+    }
+    if !leapt {
+        let remains = table_remains(shared).into_iter();
+        broken.extend(remains.map(|path| format!("I34: {path} was not collected")));
     }
     for id in live {
         broken.push(format!(

@@ -15,11 +15,13 @@
 mod client;
 mod entropy;
 mod fleet;
+mod frozen;
 mod judge;
 mod node;
 mod plan;
 mod run;
 mod store;
+mod tables;
 mod trace;
 
 use std::path::PathBuf;
@@ -81,8 +83,15 @@ fn main() -> Result<ExitCode> {
         keep,
     });
     println!(
-        "seed {seed}: {} events, {} batches acknowledged, {} virtual ms, digest {:016x}",
-        verdict.events, verdict.acknowledged, verdict.virtual_ms, verdict.digest
+        "seed {seed}: {} events, {} batches acknowledged, {} reads of cold offsets and {} across, {} \
+         scans, {} virtual ms, digest {:016x}",
+        verdict.events,
+        verdict.acknowledged,
+        verdict.cold.0,
+        verdict.cold.1,
+        verdict.scans,
+        verdict.virtual_ms,
+        verdict.digest
     );
     for broken in &verdict.broken {
         println!("seed {seed}: {broken}");

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use frazil_cache::net::Tcp;
 use frazil_cache::{Cache, Neighbours, PutBudget, WalConfig};
+use frazil_compactor::FreezeConfig;
 use frazil_core::env::testing::{MemDisk, SeededIds};
 use frazil_core::env::{Clock, Ids};
 use frazil_core::ports::Catalog as _;
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use turmoil::net::TcpListener;
 
+use crate::judge::Needed;
 use crate::store::World;
 use crate::{entropy, trace};
 
@@ -60,7 +62,7 @@ pub enum Role {
     Voter(u64),
     /// With this broker id, which is also its place in the list of gateways, from 1.
     Gateway(i32),
-    /// Retention and collection.
+    /// Conversion into tables, retention and collection.
     Compactor,
 }
 
@@ -127,6 +129,10 @@ pub struct Shared {
     pub snapshot_entries: u64,
     /// Whether gateways have a write-ahead log.
     pub wal: bool,
+    /// What is known of the objects of tables.
+    pub needed: Needed,
+    /// How compactors convert topics, if they do.
+    pub freezing: Option<FreezeConfig>,
 }
 
 impl Shared {
@@ -234,6 +240,10 @@ async fn compactor(host: &Host, shared: &Shared, ids: Arc<SeededIds>) -> Result<
         prefix,
         metrics,
     );
+    let service = match &shared.freezing {
+        Some(config) => service.with_tables(config.clone(), client.clone(), ids.uuid()),
+        None => service,
+    };
     tokio::select! {
         () = service.run(CancellationToken::new()) => bail!("the compactor ended by itself"),
         why = observer.failed() => bail!("the metadata: {why}"),

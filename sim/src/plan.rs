@@ -42,13 +42,15 @@ pub enum Fault {
     CutOff(usize, bool),
 }
 
-/// The hosts: voters first, then gateways, then the compactor, then the clients.
+/// The hosts: voters first, then gateways, then compactors, then the clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Fleet {
     /// How many voters.
     pub voters: usize,
     /// How many gateways.
     pub gateways: usize,
+    /// How many compactors.
+    pub compactors: usize,
     /// Whether gateways may lose their disks.
     pub wipes: bool,
 }
@@ -59,14 +61,14 @@ impl Fleet {
         self.voters
     }
 
-    /// The compactor.
+    /// The first compactor.
     pub const fn compactor(&self) -> usize {
         self.voters + self.gateways
     }
 
     /// The clients.
     pub const fn clients(&self) -> usize {
-        self.compactor() + 1
+        self.compactor() + self.compactors
     }
 }
 
@@ -95,7 +97,8 @@ pub fn plan(rng: &mut Rng, fleet: Fleet, length_ms: u64) -> Vec<(u64, Fault)> {
 fn one(rng: &mut Rng, fleet: Fleet, plan: &mut Vec<(u64, Fault)>, lasts: u64) {
     let voter = rng.below(fleet.voters as u64) as usize;
     let gateway = fleet.gateway() + rng.below(fleet.gateways as u64) as usize;
-    let any = rng.below(fleet.compactor() as u64 + 1) as usize;
+    let compactor = fleet.compactor() + rng.below(fleet.compactors as u64) as usize;
+    let any = rng.below(fleet.clients() as u64) as usize;
     let other = {
         // Another than `any`, clients included.
         let turn = 1 + rng.below(fleet.clients() as u64) as usize;
@@ -112,10 +115,7 @@ fn one(rng: &mut Rng, fleet: Fleet, plan: &mut Vec<(u64, Fault)>, lasts: u64) {
         20..26 => during(Fault::Power(gateway), Fault::Start(gateway)),
         26..32 if fleet.wipes => during(Fault::Wipe(gateway), Fault::Start(gateway)),
         26..32 => during(Fault::Crash(gateway), Fault::Start(gateway)),
-        32..35 => during(
-            Fault::Crash(fleet.compactor()),
-            Fault::Start(fleet.compactor()),
-        ),
+        32..35 => during(Fault::Crash(compactor), Fault::Start(compactor)),
         35..38 => during(Fault::Drain(gateway), Fault::Start(gateway)),
         38..46 => during(Fault::Part(any, other), Fault::Join(any, other)),
         46..52 => during(Fault::OneWay(any, other), Fault::Join(any, other)),
@@ -140,6 +140,17 @@ fn one(rng: &mut Rng, fleet: Fleet, plan: &mut Vec<(u64, Fault)>, lasts: u64) {
             plan.push((0, Fault::Clock(any, off)));
         }
         85..88 => during(Fault::CutOff(gateway, true), Fault::CutOff(gateway, false)),
+        // In the middle of a job, or of two.
+        88..92 => {
+            for number in 0..1 + rng.below(4) {
+                plan.push((number * 400, Fault::Crash(compactor)));
+                plan.push((number * 400 + 1 + rng.below(399), Fault::Start(compactor)));
+            }
+        }
+        92..94 => during(
+            Fault::CutOff(compactor, true),
+            Fault::CutOff(compactor, false),
+        ),
         _ => {
             let weather = weather(rng);
             during(Fault::Store(weather), Fault::Store(calm()));
@@ -187,6 +198,7 @@ mod tests {
         let fleet = Fleet {
             voters: 3,
             gateways: 3,
+            compactors: 2,
             wipes: true,
         };
         for seed in 0..500 {

@@ -1,11 +1,13 @@
 //! One seed: the cluster is made, works under faults, is healed, and judged.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use frazil_compactor::FreezeConfig;
 use frazil_core::BrokerId;
 use frazil_core::env::testing::MemDisk;
 use frazil_history::workload::{Role as Work, Worker};
@@ -15,11 +17,12 @@ use tokio::sync::watch;
 use turmoil::{Builder, Sim};
 
 use crate::client::{Crowd, Phase, crowd, partitions};
+use crate::frozen::Frozen;
 use crate::judge::{self, Verdict};
 use crate::node::{self, CHORES, GRACE, Host, Role, Shared};
 use crate::plan::{Fault, Fleet, calm, plan};
 use crate::store::World;
-use crate::{entropy, trace};
+use crate::{entropy, frozen, trace};
 
 /// How long the network takes one step, and how late things arrive at least.
 const TICK: Duration = Duration::from_millis(1);
@@ -52,6 +55,9 @@ struct Cluster<'a> {
     ended: BTreeMap<usize, (u64, u64)>,
     /// Hosts that are to be down.
     down: Vec<bool>,
+    shared: Arc<Shared>,
+    /// What has become cold so far.
+    frozen: Frozen,
     /// Whether a clock was so far off that what is due by the clock may be due much later.
     leapt: bool,
 }
@@ -63,12 +69,16 @@ pub fn run(options: &Options) -> Verdict {
     let fleet = Fleet {
         voters: 3,
         gateways: 2 + rng.below(2) as usize,
+        compactors: 1 + usize::from(rng.chance(70)),
         wipes: rng.chance(50),
     };
     let (mut cluster, shared) = build(options, fleet, &mut rng);
-    let crowd_of = people(&mut cluster, &mut rng);
+    let crowd_of = people(&mut cluster, &shared, &mut rng);
     let faults = plan(&mut rng, fleet, options.faults_ms);
-    let ended = cluster.story(&shared, &crowd_of, faults, options.faults_ms);
+    let mut ended = cluster.story(&shared, &crowd_of, faults, options.faults_ms);
+    if ended.is_ok() {
+        ended = frozen::scan(&shared, &crowd_of);
+    }
     let history = crowd_of.recorder.history();
     let verdict = judge::judge(options, &history, &shared, ended, cluster.leapt);
     trace::flush();
@@ -95,7 +105,9 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
     for id in 1..=fleet.gateways as i32 {
         hosts.push(Host::new(format!("g{id}"), Role::Gateway(id)));
     }
-    hosts.push(Host::new("c1".to_owned(), Role::Compactor));
+    for number in 1..=fleet.compactors {
+        hosts.push(Host::new(format!("c{number}"), Role::Compactor));
+    }
     let hosts: Vec<_> = hosts.into_iter().map(Arc::new).collect();
     let store = World::new(rng.next());
     store.set(calm());
@@ -107,6 +119,8 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
         images: Mutex::default(),
         snapshot_entries: [30, 100, 1000][rng.below(3) as usize],
         wal: rng.chance(75),
+        needed: judge::Needed::default(),
+        freezing: rng.chance(85).then(|| freezing(rng)),
     });
     judge::watch_deletions(&shared);
     for host in &hosts {
@@ -122,6 +136,8 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
         sim,
         down: vec![false; hosts.len()],
         leapt: false,
+        shared: Arc::clone(&shared),
+        frozen: Frozen::default(),
         hosts,
         names,
         store,
@@ -132,14 +148,43 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
     (cluster, shared)
 }
 
+/// Compactors that are always at work, with a little at a time.
+fn freezing(rng: &mut Rng) -> FreezeConfig {
+    FreezeConfig {
+        interval: Duration::from_millis(100 + rng.below(500)),
+        jobs: 1 + rng.below(2) as usize,
+        memory: 32 << 20,
+        job_bytes: [1, 4 << 10, 32 << 10][rng.below(3) as usize],
+        waiting_bytes: [4 << 10, 1 << 20][rng.below(2) as usize],
+        // Shorter than a job that meets a bad store.
+        lease: Duration::from_millis([1500, 6000][rng.below(2) as usize]),
+        ..FreezeConfig::new("sim://bucket/cluster".to_owned())
+    }
+}
+
 /// Topics and clients.
-fn people(cluster: &mut Cluster<'_>, rng: &mut Rng) -> Crowd {
+fn people(cluster: &mut Cluster<'_>, shared: &Shared, rng: &mut Rng) -> Crowd {
     let fleet = cluster.fleet;
     let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let mut tables = Vec::new();
+    if shared.freezing.is_some() {
+        tables = vec![
+            setting("frazil.table.mode", "shared"),
+            setting("frazil.table.freshness.ms", &rng.below(2500).to_string()),
+        ];
+        if rng.chance(60) {
+            let kept = rng.below(6000).to_string();
+            tables.push(setting("frazil.table.snapshot.retention.ms", &kept));
+        }
+        let by = ["none", "hour", "day", "month", "year"][rng.below(5) as usize];
+        tables.push(setting("frazil.table.partition.by", by));
+    }
     let kind = |level: &str| {
         // The records' times are of 1970.
         let for_ever = setting("retention.ms", "-1");
-        vec![setting("frazil.durability", level), for_ever]
+        let mut settings = vec![setting("frazil.durability", level), for_ever];
+        settings.extend(tables.iter().cloned());
+        settings
     };
     let mut topics = vec!["object".to_owned()];
     let mut kinds = vec![kind("object")];
@@ -157,6 +202,7 @@ fn people(cluster: &mut Cluster<'_>, rng: &mut Rng) -> Crowd {
         recorder: Recorder::logical(),
         gateways: cluster.hosts[fleet.gateway()..fleet.compactor()].to_vec(),
         topics: Arc::new(Mutex::new(topics.clone())),
+        fixed: topics.len(),
         there: Arc::default(),
         phase: Arc::new(watch::Sender::new(Phase::Begin)),
     };
@@ -208,6 +254,7 @@ impl Cluster<'_> {
                 self.inflict(&fault);
             }
             self.step()?;
+            self.frozen.look(shared, crowd);
         }
         trace::note(format_args!("heal"));
         self.heal();
@@ -224,6 +271,11 @@ impl Cluster<'_> {
             gateways.clone().all(is_empty).then_some(())
         };
         self.until("all batches to be in the store", || is_uploaded().is_some())?;
+        if shared.freezing.is_some() && self.rng.chance(70) {
+            // What is read then is read from tables.
+            self.until("everything to be cold", || frozen::is_all(shared, crowd))?;
+        }
+        self.frozen.look(shared, crowd);
         crowd.phase.send_replace(Phase::Sweep);
         self.until("everything to be read", || phase(Phase::Swept))?;
         // What nothing refers to is gone after the grace period and two rounds, and the leases of
@@ -232,9 +284,14 @@ impl Cluster<'_> {
         // A collector that follows a voter which it does not hear notices in eight seconds, and
         // begins then. What is left after that is for the judge to say.
         let late = soon + 20_000;
+        let next = Cell::new(soon);
         self.until("the collector", || {
             let now = trace::now_ms();
-            now >= late || (now >= soon && judge::uncollected(shared) == 0)
+            let looks = now >= next.get();
+            if looks {
+                next.set(now + 200);
+            }
+            now >= late || (looks && judge::uncollected(shared) == 0)
         })
     }
 
@@ -254,6 +311,9 @@ impl Cluster<'_> {
         let now = self.sim.elapsed().as_millis() as u64;
         trace::set_now(now);
         self.store.settle(now);
+        if now % 100 == 0 {
+            judge::remember_retired(&self.shared);
+        }
         for index in 0..self.hosts.len() {
             let ended = self.hosts[index].ended.load(Ordering::Relaxed);
             let (seen, again) = self.ended.entry(index).or_default();

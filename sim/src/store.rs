@@ -52,7 +52,7 @@ struct Inner {
     watch: Mutex<Option<Watch>>,
 }
 
-/// Is told which segment object is about to be deleted, and says if that must not be.
+/// Is told which object is about to be deleted, and says if that must not be.
 pub type Watch = Box<dyn Fn(&Path) -> Option<String> + Send + Sync>;
 
 struct State {
@@ -145,6 +145,12 @@ impl World {
             (meta.location.clone(), bytes.expect("a listed object"))
         };
         all.into_iter().map(read).collect()
+    }
+
+    /// An object's bytes.
+    pub fn object(&self, path: &Path) -> Option<Bytes> {
+        let read = async { self.0.objects.get(path).await?.bytes().await };
+        read.now_or_never().expect("memory does not wait").ok()
     }
 
     /// The store as a host sees it.

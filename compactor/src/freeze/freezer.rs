@@ -253,6 +253,10 @@ impl Freezer {
                 if bytes > 0 {
                     state.conversions = state.conversions.saturating_add(1);
                     info!(topic = %name, bytes, took = ?(now - began), "converted");
+                } else {
+                    // What waits is in write-ahead logs, or was seen before the last job took it:
+                    // nothing changes until somebody looks again.
+                    state.not_before = Some(now + self.ctx.config.interval);
                 }
             }
             Ok(Did::Merged(0)) => state.conversions = 0,
