@@ -76,7 +76,7 @@ pub use flush::{Pending, Service};
 pub use frazil_objects::Retries;
 pub use metrics::{Metrics, Stats};
 pub use peer::Neighbours;
-pub use read::{Read, ReadRequest};
+pub use read::{Compression, Read, ReadRequest};
 
 use budget::Budget;
 use flush::commit::Committer;

@@ -99,6 +99,7 @@ fn group_of(index: &GroupIndex, bytes: &[u8]) -> GroupRef {
         records: 0,
         min_timestamp: 0,
         max_timestamp: 0,
+        codec: None,
     }
 }
 

@@ -443,6 +443,35 @@ fn a_batch_that_is_no_data_is_refused() {
     assert!(error.to_string().contains("order"), "{error}");
 }
 
+/// Of several codecs in a row group, any is known to its readers: the cheapest is noted. What is
+/// merged keeps it.
+#[test]
+fn a_row_group_knows_how_it_was_produced() {
+    let built = |codec: Option<Codec>| {
+        let mut batch = BatchBuilder::new().codec(codec.unwrap_or(Codec::None));
+        batch.push(1, None, Some(b"a value"), &[]);
+        batch.build()
+    };
+    let codec = |produced: &[Codec]| {
+        let mut writer = Writer::new(FILE, WriterConfig::default()).unwrap();
+        writer.begin(0, Offset(0));
+        let mut base = Offset(0);
+        for codec in produced {
+            writer.push_batch(base, &built(Some(*codec))).unwrap();
+            base = base + 1;
+        }
+        writer.end(base + 1).unwrap();
+        writer.finish().groups[0].codec
+    };
+    assert_eq!(codec(&[]), None);
+    assert_eq!(codec(&[Codec::None]), Some(Codec::None));
+    assert_eq!(codec(&[Codec::None, Codec::Gzip]), Some(Codec::Gzip));
+    assert_eq!(
+        codec(&[Codec::Zstd, Codec::Lz4, Codec::None]),
+        Some(Codec::Lz4)
+    );
+}
+
 /// A page is bounded by rows and by bytes, and a large record is a page of its own.
 #[test]
 fn pages_and_row_groups_have_bounds() {
@@ -590,6 +619,7 @@ fn indexes_are_written_as_ever() {
         records: 20,
         min_timestamp: 0,
         max_timestamp: 0,
+        codec: None,
     };
     assert_eq!(GroupIndex::parse(&group, &bytes).unwrap(), index);
 }

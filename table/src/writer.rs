@@ -23,7 +23,8 @@ use bytes::Bytes;
 use frazil_core::Offset;
 use frazil_core::batch::codec::decompress;
 use frazil_core::batch::{
-    BatchHeader, HEADER_LENGTH, RECORDS_MAX, RecordRef, RecordSlices, RecordsError, TimestampType,
+    BatchHeader, Codec, HEADER_LENGTH, RECORDS_MAX, RecordRef, RecordSlices, RecordsError,
+    TimestampType,
 };
 
 use crate::column::{Column, Compressor};
@@ -102,6 +103,18 @@ pub fn records<E: From<Error>>(
     Ok(())
 }
 
+/// Of two codecs in one row group, the one to serve all of it with: its readers know both.
+fn cheapest(a: Option<Codec>, b: Option<Codec>) -> Option<Codec> {
+    let cost = |codec: &Codec| match codec {
+        Codec::Lz4 => 0,
+        Codec::Snappy => 1,
+        Codec::Zstd => 2,
+        Codec::Gzip => 3,
+        Codec::None => 4,
+    };
+    a.into_iter().chain(b).min_by_key(cost)
+}
+
 /// Writes one data file.
 pub struct Writer {
     file: ObjectId,
@@ -114,6 +127,8 @@ pub struct Writer {
     open: Option<Group>,
     page_rows: u32,
     page_bytes: usize,
+    /// How the producer compressed the next records.
+    produced: Option<Codec>,
     groups: Vec<GroupRef>,
     facts: Vec<GroupFacts>,
 }
@@ -128,6 +143,7 @@ struct Group {
     records: u32,
     /// Smallest and largest timestamp.
     timestamps: Option<(i64, i64)>,
+    codec: Option<Codec>,
 }
 
 impl Group {
@@ -139,6 +155,7 @@ impl Group {
             pages: Vec::new(),
             records: 0,
             timestamps: None,
+            codec: None,
         }
     }
 }
@@ -179,6 +196,7 @@ impl Writer {
             open: None,
             page_rows: 0,
             page_bytes: 0,
+            produced: None,
             groups: Vec::new(),
             facts: Vec::new(),
         })
@@ -210,6 +228,13 @@ impl Writer {
         });
         assert!(in_order, "partition {partition} from {base} is too late");
         self.open = Some(Group::new(partition, base));
+        self.produced = None;
+    }
+
+    /// Notes how the producer compressed the records that are pushed from now on, up to the end of
+    /// what has been begun; `None`: that is not known.
+    pub fn produced(&mut self, codec: Option<Codec>) {
+        self.produced = codec;
     }
 
     /// Adds the records of a batch whose first offset is `base`. Those that lie below what has been
@@ -218,6 +243,9 @@ impl Writer {
     /// # Errors
     /// [`Error::Batch`] if it cannot be read. Then the file cannot be finished.
     pub fn push_batch(&mut self, base: Offset, batch: &Bytes) -> Result<(), Error> {
+        self.produced = BatchHeader::parse(batch)
+            .and_then(|header| header.codec())
+            .ok();
         records(base, batch, |record| {
             let group = self.open.as_ref().expect("a range has been begun");
             if record.offset < group.base && group.records == 0 {
@@ -251,6 +279,9 @@ impl Writer {
         assert!(record.offset >= group.next, "{record:?} is too late");
         group.next = Offset(record.offset.0 + 1);
         group.records += 1;
+        if group.codec != self.produced {
+            group.codec = cheapest(group.codec, self.produced);
+        }
         let (least, largest) = group.timestamps.unwrap_or((i64::MAX, i64::MIN));
         group.timestamps = Some((least.min(record.timestamp), largest.max(record.timestamp)));
         if self.page_rows == 0 {
@@ -393,6 +424,7 @@ impl Writer {
             records: group.records,
             min_timestamp: group.timestamps.map_or(-1, |(least, _)| least),
             max_timestamp: group.timestamps.map_or(-1, |(_, largest)| largest),
+            codec: group.codec,
         };
         // Offsets without any record: there is nothing to write, only to remember.
         if group.records > 0 {

@@ -38,6 +38,7 @@ use frazil_core::cold::NodeRef;
 use frazil_core::ports::{Bounds, Located, LogIndex};
 use frazil_core::sabotage::{self, Bug};
 use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
+use frazil_table::GroupRef;
 use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
 
@@ -114,7 +115,35 @@ pub struct ReadRequest {
     /// Return the first batch even if it is larger than that (KIP-74).
     pub min_one: bool,
     /// How batches are compressed that are made of a table. Others come as they were appended.
-    pub codec: Codec,
+    pub compression: Compression,
+}
+
+/// How batches that are made of a table are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// So.
+    As(Codec),
+    /// As the producers did it, so that whoever could read the records while they were not cold can
+    /// read them now.
+    AsProduced {
+        /// Whether the reader's version of Fetch may be answered with zstd.
+        zstd: bool,
+    },
+}
+
+impl Compression {
+    /// The codec of the batches made of a row group.
+    fn of(self, group: &GroupRef) -> Codec {
+        match self {
+            Self::As(codec) => codec,
+            Self::AsProduced { zstd } => match group.codec {
+                Some(Codec::Zstd) if !zstd => Codec::Lz4,
+                Some(codec) => codec,
+                // Written before it was noted.
+                None => Codec::Lz4,
+            },
+        }
+    }
 }
 
 /// What was read.
@@ -328,7 +357,7 @@ impl Reader {
                 partition,
                 from: wanted.base,
                 up_to: wanted.end,
-                codec: Codec::None,
+                compression: Compression::As(Codec::None),
                 class: Class::Far,
             };
             self.cold.read(read, root, &mut batches).await?;
@@ -428,7 +457,7 @@ impl Reader {
             partition: request.partition,
             from: request.from,
             up_to: request.up_to,
-            codec: request.codec,
+            compression: request.compression,
             class: match behind > u128::from(self.limits.far) {
                 true => Class::Far,
                 false => Class::Near,

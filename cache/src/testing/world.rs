@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{FakeQuorum, FaultyStore, Host, MemNet, batch, partition};
 use crate::{
-    AppendBatch, Cache, Config, Durability, Error, Metrics, Neighbours, Parts, Pending, ReadError,
-    ReadRequest, WalConfig,
+    AppendBatch, Cache, Compression, Config, Durability, Error, Metrics, Neighbours, Parts,
+    Pending, ReadError, ReadRequest, WalConfig,
 };
 
 pub(crate) const BROKER: BrokerId = BrokerId(3);
@@ -217,7 +217,7 @@ impl Running {
                 up_to,
                 max_bytes,
                 min_one: true,
-                codec: Codec::Lz4,
+                compression: Compression::As(Codec::Lz4),
             };
             let read = match self.cache.read(request).await {
                 Ok(read) => read,

@@ -15,7 +15,7 @@ use object_store::{ObjectStoreExt, PutPayload};
 use crate::testing::freezer::{Freezer, table_path};
 use crate::testing::store::Weather;
 use crate::testing::{Running, World, partition};
-use crate::{Durability, Read, ReadError, ReadRequest};
+use crate::{Compression, Durability, Read, ReadError, ReadRequest};
 
 const MIB: usize = 1 << 20;
 
@@ -115,7 +115,7 @@ fn request(from: i64, up_to: i64, max_bytes: usize) -> ReadRequest {
         up_to: Offset(up_to),
         max_bytes,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     }
 }
 
@@ -217,7 +217,8 @@ async fn all_kinds_of_places(seed: u64) {
             };
             let mut request = request(from, end, max_bytes);
             request.min_one = random.below(4) > 0;
-            request.codec = [Codec::Lz4, Codec::None, Codec::Zstd][random.below(3) as usize];
+            let codec = [Codec::Lz4, Codec::None, Codec::Zstd][random.below(3) as usize];
+            request.compression = Compression::As(codec);
             let read = node.cache.read(request).await.unwrap();
             let case = format!("seed {seed}, {request:?}");
             let bytes = Bytes::from(read.pieces.concat());
@@ -509,6 +510,42 @@ async fn what_is_damaged_or_lost_on_the_way_is_fetched_again() {
     assert!(node.cache.metrics().corrupt.get() > 0);
     let everything = node.read_all(&world.quorum, partition(0), 10_000).await;
     assert!(!everything.is_empty());
+}
+
+/// A consumer may know the codec of its producers and no other.
+#[tokio::test(start_paused = true)]
+async fn cold_batches_are_compressed_as_they_were_produced() {
+    let world = cold_world();
+    let node = world.start().await;
+    let mut freezer = Freezer::default();
+    let mut base = Offset::ZERO;
+    for codec in [
+        Codec::None,
+        Codec::Gzip,
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd,
+    ] {
+        let mut builder = BatchBuilder::new().codec(codec);
+        for n in 0..100 {
+            builder.push(n, None, Some(b"the same again and again"), &[]);
+        }
+        append(&node, Durability::Object, builder.build()).await;
+        let end = base + 100;
+        freezer.freeze(&world, partition(0), end, small()).await;
+        for zstd in [true, false] {
+            let mut request = request(base.0, end.0, 1);
+            request.compression = Compression::AsProduced { zstd };
+            let read = node.cache.read(request).await.unwrap();
+            let given = BatchHeader::parse(&read.pieces.concat()).unwrap().codec();
+            let expected = match codec {
+                Codec::Zstd if !zstd => Codec::Lz4,
+                codec => codec,
+            };
+            assert_eq!(given.unwrap(), expected);
+        }
+        base = end;
+    }
 }
 
 #[tokio::test(start_paused = true)]

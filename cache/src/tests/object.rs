@@ -13,7 +13,7 @@ use crate::flush::upload::object_path;
 use crate::testing::store::Weather;
 use crate::testing::world::BROKER;
 use crate::testing::{Mishap, World, batch, partition};
-use crate::{AppendError, Appended, Config, Durability, Error, ReadRequest};
+use crate::{AppendError, Appended, Compression, Config, Durability, Error, ReadRequest};
 
 const OBJECT: Durability = Durability::Object;
 
@@ -320,7 +320,7 @@ async fn shutting_down_settles_what_is_there_and_refuses_the_rest() {
         up_to: Offset(9),
         max_bytes: 1000,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     assert_eq!(cache.read(request).await.unwrap().next, Offset(1));
 }

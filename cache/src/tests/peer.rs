@@ -14,7 +14,7 @@ use crate::testing::net::Script;
 use crate::testing::store::Weather;
 use crate::testing::world::address;
 use crate::testing::{Host, Running, World, batch_of, partition};
-use crate::{Durability, Read, ReadError, ReadRequest};
+use crate::{Compression, Durability, Read, ReadError, ReadRequest};
 
 const HOLDER: BrokerId = BrokerId(7);
 const READER: BrokerId = BrokerId(8);
@@ -46,7 +46,7 @@ async fn read(node: &Running, from: i64, up_to: i64) -> Result<Read, ReadError> 
         up_to: Offset(up_to),
         max_bytes: 8 << 20,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     node.cache.read(request).await
 }

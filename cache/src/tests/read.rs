@@ -13,7 +13,7 @@ use crate::flush::upload::object_path;
 use crate::testing::store::Weather;
 use crate::testing::world::BROKER;
 use crate::testing::{Running, World, batch, batch_of, partition};
-use crate::{Durability, Read, ReadError, ReadRequest};
+use crate::{Compression, Durability, Read, ReadError, ReadRequest};
 
 const OBJECT: Durability = Durability::Object;
 
@@ -42,7 +42,7 @@ async fn read(node: &Running, from: i64, up_to: i64, max_bytes: usize) -> Read {
         up_to: Offset(up_to),
         max_bytes,
         min_one: false,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     node.cache.read(request).await.unwrap()
 }
@@ -84,7 +84,7 @@ async fn a_read_keeps_to_its_bounds_wherever_the_bytes_are() {
             up_to: Offset(12),
             max_bytes: 1,
             min_one: true,
-            codec: Codec::Lz4,
+            compression: Compression::As(Codec::Lz4),
         };
         let one = node.cache.read(request).await.unwrap();
         assert_eq!((one.next, one.bytes), (Offset(6), 161));
@@ -166,7 +166,7 @@ async fn a_store_that_stays_down_fails_the_read_in_time() {
         up_to: Offset(2),
         max_bytes: 1000,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     let limit = world.config.read_timeout + Duration::from_secs(1);
     let failed = tokio::time::timeout(limit, node.cache.read(request)).await;
@@ -199,7 +199,7 @@ async fn wrong_bytes_are_never_given_out() {
         up_to: Offset(6),
         max_bytes: 1000,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     // A bit of a record, of a length, of a count; and an object cut off.
     for at in [16 + 100, 16 + 10, 16 + 26, good.len()] {
@@ -240,7 +240,7 @@ async fn a_missing_object_is_an_error_and_no_gap() {
         up_to: Offset(4),
         max_bytes: 1000,
         min_one: true,
-        codec: Codec::Lz4,
+        compression: Compression::As(Codec::Lz4),
     };
     let missing = node.cache.read(request).await;
     assert!(
@@ -398,7 +398,7 @@ async fn lost_offsets_are_passed_over_and_never_silently_at_the_end() {
             up_to: Offset(3),
             max_bytes,
             min_one: false,
-            codec: Codec::Lz4,
+            compression: Compression::As(Codec::Lz4),
         })
     };
     world.quorum.give_up(partition(0), Offset(1));

@@ -15,7 +15,7 @@ use crate::testing::net::Script;
 use crate::testing::store::Weather;
 use crate::testing::world::{BROKER, address};
 use crate::testing::{Host, Running, World, batch_of, partition};
-use crate::{Durability, ReadRequest};
+use crate::{Compression, Durability, ReadRequest};
 
 const STRIPE: u64 = BLOCK_BYTES * STRIPE_BLOCKS as u64;
 const MIB: usize = 1 << 20;
@@ -274,7 +274,7 @@ async fn a_reader_far_behind_evicts_nothing_that_others_read_near_the_end() {
                 up_to: Offset(end),
                 max_bytes: MIB,
                 min_one: true,
-                codec: Codec::Lz4,
+                compression: Compression::As(Codec::Lz4),
             };
             from = node.cache.read(request).await.unwrap().next.0;
         }
@@ -307,7 +307,7 @@ async fn what_a_reader_far_behind_reads_next_is_on_its_way() {
             up_to: end,
             max_bytes: MIB,
             min_one: true,
-            codec: Codec::Lz4,
+            compression: Compression::As(Codec::Lz4),
         };
         from = node.cache.read(request).await.unwrap().next;
         misses.push(node.cache.stats().block_misses - before);
@@ -341,7 +341,7 @@ async fn readers_far_behind_do_not_take_the_places_of_those_near_the_end() {
                 up_to: Offset(end),
                 max_bytes: 1,
                 min_one: true,
-                codec: Codec::Lz4,
+                compression: Compression::As(Codec::Lz4),
             };
             cache.read(request).await.map(|read| read.next.0)
         }

@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use frazil_core::batch::{BatchHeader, RecordRef};
+use frazil_core::batch::{BatchHeader, Codec, RecordRef};
 use frazil_core::cold::ObjectId;
 use frazil_core::topic_config::PartitionBy;
 use frazil_core::{Offset, SegmentId};
@@ -74,6 +74,8 @@ pub(super) struct Cutter {
     cuts: u64,
     converted: u64,
     open: Option<Open>,
+    /// How the producer compressed the next rows, if that is known.
+    pub(super) produced: Option<Codec>,
     files: Vec<File>,
 }
 
@@ -124,6 +126,7 @@ impl Cutter {
             cuts: CUTS,
             converted: 0,
             open: None,
+            produced: None,
             files: Vec::new(),
         }
     }
@@ -163,6 +166,7 @@ impl Cutter {
                 return Err(piece.damaged(base, &"it holds more offsets than its extent"));
             }
             self.begin(piece.partition, base)?;
+            self.produced = header.codec().ok();
             writer::records(base, &batch, |record| self.row(piece.partition, record)).map_err(
                 |error: JobError| match error {
                     JobError::Table(error @ frazil_table::Error::Batch { .. }) => {
@@ -188,6 +192,7 @@ impl Cutter {
         }
         let open = self.open.as_mut().expect("a range has been begun");
         open.begin();
+        open.writer.produced(self.produced);
         Ok(open.writer.push(record)?)
     }
 

@@ -353,6 +353,7 @@ fn copy(
 ) -> Result<Cutter, JobError> {
     for (group, bytes) in groups {
         cutter.begin(group.partition, group.base)?;
+        cutter.produced = group.codec;
         if group.length > 0 {
             let index = bytes.get(..group.index_length as usize).unwrap_or(&[]);
             let index = GroupIndex::parse(&group, index)?;

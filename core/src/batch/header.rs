@@ -1,6 +1,7 @@
 //! The 61-byte header of a record batch.
 
 use bytes::Bytes;
+use minicbor::{Decode, Encode};
 
 use crate::Offset;
 
@@ -16,18 +17,24 @@ const TIMESTAMP_TYPE: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
 
-/// How the records are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How the records are compressed. Persisted: never reuse a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
 pub enum Codec {
     /// Not at all.
+    #[n(0)]
     None,
     /// gzip.
+    #[n(1)]
     Gzip,
     /// Snappy, in xerial framing or raw.
+    #[n(2)]
     Snappy,
     /// LZ4 frame.
+    #[n(3)]
     Lz4,
     /// Zstandard.
+    #[n(4)]
     Zstd,
 }
 

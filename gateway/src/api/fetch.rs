@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frazil_cache::{ReadError, ReadRequest};
+use frazil_cache::{Compression, ReadError, ReadRequest};
 use frazil_core::batch::{Codec, HEADER_LENGTH};
 use frazil_core::cold::NodeRef;
 use frazil_core::ports::Bounds;
@@ -278,10 +278,7 @@ impl Fetch<'_> {
                         partition,
                         from: wanted.next,
                         up_to: upper,
-                        codec: match cold {
-                            Some(_) => self.codec(partition.topic),
-                            None => Codec::None,
-                        },
+                        compression: self.compression(partition.topic),
                     },
                 ));
             }
@@ -307,7 +304,7 @@ impl Fetch<'_> {
                 up_to: read.up_to,
                 max_bytes: allotment.bytes_max,
                 min_one: allotment.min_one,
-                codec: read.codec,
+                compression: read.compression,
             };
             (read, cache.read(request).await)
         }))
@@ -338,20 +335,20 @@ impl Fetch<'_> {
         limited
     }
 
-    /// How batches are compressed that are made of cold records. What producers chose for them is
-    /// not known any more; lz4 costs the least of what all clients read.
-    fn codec(&self, topic: TopicId) -> Codec {
+    /// How batches are compressed that are made of cold records.
+    fn compression(&self, topic: TopicId) -> Compression {
+        let zstd = self.version >= ZSTD_MIN;
         let Some(topic) = self.ctx.catalog.topic_by_id(topic) else {
-            return Codec::Lz4;
+            return Compression::AsProduced { zstd };
         };
         let config = self
             .ctx
             .topic_configs
             .of(&topic, self.ctx.catalog.as_ref(), self.ctx.broker);
         match config.compression {
-            None => Codec::Lz4,
-            Some(Codec::Zstd) if self.version < ZSTD_MIN => Codec::Lz4,
-            Some(codec) => codec,
+            None => Compression::AsProduced { zstd },
+            Some(Codec::Zstd) if !zstd => Compression::As(Codec::Lz4),
+            Some(codec) => Compression::As(codec),
         }
     }
 
@@ -455,7 +452,7 @@ struct Read {
     partition: TopicPartition,
     from: Offset,
     up_to: Offset,
-    codec: Codec,
+    compression: Compression,
 }
 
 /// Whether retention or DeleteRecords have raised the log start above what was asked for since the

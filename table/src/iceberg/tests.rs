@@ -31,6 +31,7 @@ fn file_with(number: u64, by: PartitionBy, max_timestamp: i64) -> DataFile {
         records: 10,
         min_timestamp: 1_700_000_000_000 + base,
         max_timestamp,
+        codec: None,
     };
     let empty = GroupRef {
         records: 0,

@@ -30,6 +30,7 @@ mod tests;
 
 use std::ops::Range;
 
+use frazil_core::batch::Codec;
 pub use frazil_core::cold::NodeRef;
 use frazil_core::cold::ObjectId;
 use frazil_core::{Offset, TopicPartition};
@@ -82,6 +83,10 @@ pub struct GroupRef {
     /// The largest timestamp, in milliseconds; -1 without records.
     #[n(10)]
     pub max_timestamp: i64,
+    /// How its producers compressed it: whoever could read it from them can read batches compressed
+    /// so. Of several codecs the one that costs the least. `None`: not known.
+    #[n(11)]
+    pub codec: Option<Codec>,
 }
 
 impl GroupRef {

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use frazil_core::TopicId;
+use frazil_core::batch::Codec;
 use frazil_core::env::testing::{check_golden, golden};
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -25,6 +26,7 @@ fn group(base: i64, end: i64, number: u64) -> GroupRef {
         records: 1,
         min_timestamp: base,
         max_timestamp: 10 * base,
+        codec: None,
     }
 }
 
@@ -332,6 +334,30 @@ fn damage_is_refused() {
     assert_eq!(
         Node::decode(&later),
         Err("its version, which is not known here,")
+    );
+}
+
+#[test]
+fn codecs_of_producers_are_kept() {
+    let mut editor = Editor::shaped(PARTITION, None, Offset(100), ObjectId::new(8, 2), SMALL);
+    let codecs = [
+        None,
+        Some(Codec::None),
+        Some(Codec::Gzip),
+        Some(Codec::Zstd),
+    ];
+    let groups = codecs.iter().enumerate().map(|(n, codec)| GroupRef {
+        codec: *codec,
+        ..group(100 + n as i64 * 10, 110 + n as i64 * 10, n as u64)
+    });
+    editor.append(groups.collect()).unwrap();
+    let edited = editor.finish();
+    let (_, root) = edited.objects.last().unwrap();
+    check_golden("table-manifest-codecs-v1.bin", root);
+    let root = Node::decode(&golden("table-manifest-codecs-v1.bin")).unwrap();
+    assert_eq!(
+        root.groups().iter().map(|g| g.codec).collect::<Vec<_>>(),
+        codecs
     );
 }
 

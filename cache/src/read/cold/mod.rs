@@ -52,10 +52,10 @@ use self::fetch::Loaded;
 use self::kept::{ColdKey, GroupKey, Head, Page, PageKey};
 use self::pages::Wish;
 use self::trail::Trail;
-use super::Class;
 use super::flights::Flights;
 use super::objects::Objects;
 use super::shelf::Shelf;
+use super::{Class, Compression};
 use crate::ReadError;
 use crate::metrics::Metrics;
 
@@ -94,7 +94,7 @@ pub(super) struct ColdRead {
     pub(super) from: Offset,
     /// No batch that begins here or later is given.
     pub(super) up_to: Offset,
-    pub(super) codec: Codec,
+    pub(super) compression: Compression,
     pub(super) class: Class,
 }
 
@@ -162,7 +162,7 @@ impl Cold {
             } else {
                 let wish = Wish {
                     partition: read.partition,
-                    codec: read.codec,
+                    codec: read.compression.of(&group),
                     class: read.class,
                     scan: scan || at == group.base,
                 };
@@ -313,7 +313,7 @@ impl Cold {
         if group.records > 0 {
             let wish = Wish {
                 partition,
-                codec: read.codec,
+                codec: read.compression.of(&group),
                 class,
                 scan: true,
             };
