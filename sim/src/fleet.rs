@@ -67,7 +67,8 @@ impl Many {
                 let mut number = || numbers.find_map(|text| text.parse::<u64>().ok());
                 let _seed = number();
                 events.fetch_add(number().unwrap_or(0), Ordering::Relaxed);
-                let _acknowledged = number();
+                let (_acknowledged, _cold, _across, _scans) =
+                    (number(), number(), number(), number());
                 virtual_ms.fetch_add(number().unwrap_or(0), Ordering::Relaxed);
                 if ok && twice {
                     let again = first_line(&self.once(seed, None)?);
