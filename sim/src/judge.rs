@@ -79,6 +79,8 @@ pub struct Needed {
     memory: Mutex<Memory>,
     /// When objects were first seen to be retired, of topics that have been deleted since too.
     retired: Mutex<BTreeMap<(TopicId, TableObject), u64>>,
+    /// When topics were first seen to be dead.
+    dead: Mutex<BTreeMap<TopicId, u64>>,
 }
 
 /// How late it may be seen that an object is retired.
@@ -87,7 +89,12 @@ const LATE_MS: u64 = 200;
 /// Remembers what is retired by now: a topic that is deleted takes its list along.
 pub fn remember_retired(shared: &Shared) {
     if let Some(image) = shared.newest() {
-        let retired = image.read(|state| state.retired_objects(usize::MAX));
+        let (retired, dead) =
+            image.read(|state| (state.retired_objects(usize::MAX), state.dead_tables()));
+        for (topic, _) in dead {
+            let mut known = shared.needed.dead.lock();
+            known.entry(topic).or_insert_with(trace::now_ms);
+        }
         let retired = retired.into_iter();
         let mut known = shared.needed.retired.lock();
         for (topic, object, _) in retired {
@@ -149,6 +156,8 @@ fn waited(shared: &Shared, topic: TopicId, object: TableObject) -> Option<i64> {
         // A compactor may go by its own clock; and who has seen it on the list need not have heard
         // that the topic has been deleted since.
         let seen = shared.needed.retired.lock().get(&(topic, object)).copied();
+        let died = shared.needed.dead.lock().get(&topic).copied();
+        let seen = seen.into_iter().chain(died).min();
         let seen = seen.map(|seen| (trace::now_ms() - seen + LATE_MS) as i64);
         Some(seen.map_or(waited, |seen| seen.max(waited)))
     })
