@@ -203,9 +203,9 @@ async fn configure(server: &Server, settings: &[(&str, &str)]) {
     for (name, value) in settings {
         change = change.set(name, value);
     }
-    let results = server
-        .admin()
-        .alter_configs([&change], &AdminOptions::new());
+    // A client that is gone before the answer has come never gives it.
+    let admin = server.admin();
+    let results = admin.alter_configs([&change], &AdminOptions::new());
     for result in results.await.unwrap() {
         result.unwrap();
     }
