@@ -213,7 +213,7 @@ keys! {
             "Whether clients put the bucket into the path of requests to an endpoint of its own, or into the name of the host.";
     }
     "Tables" {
-        table_mode: TableMode as TableMode = "frazil.table.mode", "off",
+        table_mode: TableMode as TableMode = "frazil.table.mode", "shared",
             "What becomes of cold records of topics that do not say: shared (they move into the files of a table, which consumers and table engines both read), copy (the same, and the table is published in another catalog) or off (they stay in segments).";
         compactor_jobs: u32 as u32 = "compactor.jobs", "1",
             "How many topics the compactor works on at the same time.";

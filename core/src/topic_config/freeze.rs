@@ -4,11 +4,11 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TableMode {
     /// They move into the files of the table, which are their only copy.
+    #[default]
     Shared,
     /// The same, and the table is published in another catalog too.
     Copy,
     /// Nothing moves any more. What has moved stays where it is.
-    #[default]
     Off,
 }
 
@@ -70,9 +70,9 @@ impl TableConfig {
     ) -> Self {
         Self {
             mode: match text("frazil.table.mode").as_str() {
-                "shared" => TableMode::Shared,
+                "off" => TableMode::Off,
                 "copy" => TableMode::Copy,
-                _ => TableMode::Off,
+                _ => TableMode::Shared,
             },
             partition_by: match text("frazil.table.partition.by").as_str() {
                 "none" => PartitionBy::None,

@@ -138,7 +138,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigKey] = keys! {
         [Synonym::new("frazil.table.freshness.ms")], Obeyed,
         "How long a record stays out of the topic's table at most, if the compactor keeps up. Each \
          conversion makes files, so small values make small ones, to be merged later.";
-    "frazil.table.mode" Kind::Choice(&["shared", "copy", "off"]), "off",
+    "frazil.table.mode" Kind::Choice(&["shared", "copy", "off"]), "shared",
         [Synonym::new("frazil.table.mode")], Obeyed,
         "What becomes of cold records. shared: they move into the files of the topic's table, which \
          consumers and table engines read both. copy: the same, and the table is also published in \

@@ -149,7 +149,7 @@ fn the_defaults_are_kafkas() {
             compact: false,
             delete: true,
             table: TableConfig {
-                mode: TableMode::Off,
+                mode: TableMode::Shared,
                 partition_by: PartitionBy::Day,
                 freshness_ms: 60_000,
                 retention: TableRetention::AsLog,
