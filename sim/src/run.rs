@@ -283,7 +283,13 @@ impl Cluster<'_> {
         let soon = trace::now_ms() + (GRACE + CHORES * 3).as_millis() as u64 + 8000;
         // A collector that follows a voter which it does not hear notices in eight seconds, and
         // begins then. What is left after that is for the judge to say.
-        let late = soon + 20_000;
+        // Compactors that have much to look through take turns at it, too.
+        let late = soon
+            + if shared.freezing.is_some() {
+                60_000
+            } else {
+                20_000
+            };
         let next = Cell::new(soon);
         self.until("the collector", || {
             let now = trace::now_ms();

@@ -323,6 +323,12 @@ impl Fetch<'_> {
                 }
                 Ok(found) => {
                     limited |= found.next < read.up_to;
+                    if found.next > read.up_to {
+                        // Records that have become cold are cut into batches anew, and one of them
+                        // may reach past what was the end. Nothing is cold that is not stable.
+                        let newer = self.ctx.log.bounds(&read.partition);
+                        wanted.bounds = newer.or(wanted.bounds);
+                    }
                     wanted.next = found.next;
                     wanted.bytes += found.bytes;
                     wanted.records.extend(found.pieces);
