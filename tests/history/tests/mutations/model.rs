@@ -677,11 +677,12 @@ impl World {
 
     /// Everybody hears or gives up, and all is read.
     fn heal(&mut self) {
+        let mut late = Vec::new();
         while !self.flights.is_empty() {
             let index = self.flights.len() - 1;
             let flight = &self.flights[index];
             if flight.fate == Fate::Late && flight.returned {
-                self.flights.pop();
+                late.extend(self.flights.pop());
                 continue;
             }
             if flight.fate == Fate::Answered && flight.applied.is_none() {
@@ -722,6 +723,15 @@ impl World {
                     from = records.last().expect("there is more").offset + 1;
                 }
             }
+        }
+        // What may have happened may still happen, and tables have it then.
+        for flight in late {
+            if matches!(flight.op, Op::Produce { .. }) {
+                self.apply(flight.client, &flight.op);
+            }
+        }
+        for _ in 0..4 {
+            self.freeze();
         }
     }
 }
