@@ -77,6 +77,8 @@ type Reach = (Vec<ObjectId>, BTreeSet<TableObject>);
 pub struct Needed {
     reach: Mutex<BTreeMap<TopicId, Reach>>,
     memory: Mutex<Memory>,
+    /// What a reader could meet at some time.
+    named: Mutex<BTreeSet<(TopicId, TableObject)>>,
     /// When objects were first seen to be retired, of topics that have been deleted since too.
     retired: Mutex<BTreeMap<(TopicId, TableObject), u64>>,
     /// When topics were first seen to be dead.
@@ -86,9 +88,15 @@ pub struct Needed {
 /// How late it may be seen that an object is retired.
 const LATE_MS: u64 = 200;
 
-/// Remembers what is retired by now: a topic that is deleted takes its list along.
+/// Remembers what is retired, and what is named, by now: a topic that is deleted takes both along.
 pub fn remember_retired(shared: &Shared) {
     if let Some(image) = shared.newest() {
+        let topics: Vec<TopicId> =
+            image.read(|state| state.topics().iter().map(|topic| topic.id).collect());
+        for topic in topics {
+            // What cannot be read is told when something is deleted, and at the end.
+            let _ = shared.needed.reach_of(shared, topic);
+        }
         let (retired, dead) =
             image.read(|state| (state.retired_objects(usize::MAX), state.dead_tables()));
         for (topic, _) in dead {
@@ -106,6 +114,15 @@ pub fn remember_retired(shared: &Shared) {
 impl Needed {
     /// Whether a reader of either kind can meet the object.
     fn names(&self, shared: &Shared, topic: TopicId, object: TableObject) -> Result<bool, String> {
+        self.reach_of(shared, topic)?;
+        let known = self.reach.lock();
+        Ok(known
+            .get(&topic)
+            .is_some_and(|(_, reach)| reach.contains(&object)))
+    }
+
+    /// Looks at what readers can meet, if it is not known.
+    fn reach_of(&self, shared: &Shared, topic: TopicId) -> Result<(), String> {
         let Some(image) = shared.newest() else {
             return Err("nobody has a state".to_owned());
         };
@@ -117,14 +134,21 @@ impl Needed {
         let ids = roots.iter().map(|(_, root)| root.id);
         let ids: Vec<_> = ids.chain(pointer.map(|pointer| pointer.metadata)).collect();
         let mut known = self.reach.lock();
-        if let Some((_, reach)) = known.get(&topic).filter(|(of, _)| *of == ids) {
-            return Ok(reach.contains(&object));
+        if known.get(&topic).is_some_and(|(of, _)| *of == ids) {
+            return Ok(());
         }
         let objects = Objects::new(&shared.store, &cluster, topic);
         let reach = objects.reachable(&roots, pointer, &mut self.memory.lock())?;
-        let named = reach.contains(&object);
+        let named = reach.iter().map(|object| (topic, *object));
+        self.named.lock().extend(named);
         known.insert(topic, (ids, reach));
-        Ok(named)
+        Ok(())
+    }
+
+    /// Whether a reader could ever meet the object, as far as it was seen.
+    fn has_named(&self, topic: TopicId, object: TableObject) -> bool {
+        self.named.lock().contains(&(topic, object))
+            || self.retired.lock().contains_key(&(topic, object))
     }
 }
 
@@ -132,7 +156,9 @@ impl Needed {
 fn may_go(shared: &Shared, topic: TopicId, object: TableObject) -> Result<(), String> {
     let grace = GRACE.as_millis() as i64;
     let waited = waited(shared, topic, object);
-    if waited.is_some_and(|waited| waited < grace) {
+    // What a job left behind that was refused has no reader who would have to be waited for.
+    let is_orphan = !shared.needed.has_named(topic, object) && is_past(shared, topic, object);
+    if waited.is_some_and(|waited| waited < grace) && !is_orphan {
         return Err(format!("has waited {waited:?} ms"));
     }
     if waited.is_none() && !is_past(shared, topic, object) {
