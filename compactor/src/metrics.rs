@@ -48,85 +48,126 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything under `frazil_compactor_…`.
+    /// Registers everything: chores under `frazil_compactor_…`, tables under `frazil_table_…`.
     pub fn register(&self, registry: &mut Registry) {
-        let r = registry.sub_registry_with_prefix("frazil_compactor");
-        r.register(
-            "expired_extents",
-            "Extents that retention put below the log start",
-            self.expired_extents.clone(),
-        );
-        r.register(
-            "reclaimed_objects",
-            "Retired objects deleted",
-            self.reclaimed.clone(),
-        );
-        r.register(
-            "orphaned_objects",
-            "Uploaded but never committed objects deleted",
-            self.orphans.clone(),
-        );
-        r.register(
+        // By name, so that none is forgotten.
+        let Self {
+            expired_extents,
+            reclaimed,
+            orphans,
+            waiting,
+            failures,
+            jobs,
+            refused_jobs,
+            failed_jobs,
+            converted_bytes,
+            converted_rows,
+            written_bytes,
+            merges,
+            merged_bytes,
+            table_files,
+            deleted_objects,
+            unsound_tables,
+            waiting_bytes,
+            published,
+            publish_failures,
+            unpublished,
+        } = self;
+        let chores = registry.sub_registry_with_prefix("frazil_compactor");
+        let counters = [
+            (
+                "expired_extents",
+                "Extents that retention put below the log start",
+                expired_extents,
+            ),
+            ("reclaimed_objects", "Retired objects deleted", reclaimed),
+            (
+                "orphaned_objects",
+                "Uploaded but never committed objects deleted",
+                orphans,
+            ),
+            (
+                "published_tables",
+                "Commits of tables to the other catalog (frazil.table.mode = copy)",
+                published,
+            ),
+            (
+                "publish_failures",
+                "Attempts to bring a table in the other catalog up to date that failed",
+                publish_failures,
+            ),
+            (
+                "failures",
+                "Rounds of a chore that ended with an error",
+                failures,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            chores.register(name, help, counter.clone());
+        }
+        chores.register(
             "waiting_objects",
             "Retired objects seen waiting for their grace period",
-            self.waiting.clone(),
+            waiting.clone(),
         );
-        r.register(
-            "published_tables",
-            "Commits of tables to the other catalog (frazil.table.mode = copy)",
-            self.published.clone(),
-        );
-        r.register(
-            "publish_failures",
-            "Attempts to bring a table in the other catalog up to date that failed",
-            self.publish_failures.clone(),
-        );
-        r.register(
+        chores.register(
             "unpublished_tables",
             "Tables of which the other catalog does not have the newest snapshot",
-            self.unpublished.clone(),
+            unpublished.clone(),
         );
-        r.register(
-            "failures",
-            "Rounds of a chore that ended with an error",
-            self.failures.clone(),
-        );
-        let r = registry.sub_registry_with_prefix("frazil_table");
-        for (name, help, counter) in [
+        let tables = registry.sub_registry_with_prefix("frazil_table");
+        let counters = [
             (
                 "jobs",
                 "Conversions that were applied, or had nothing to do",
-                &self.jobs,
+                jobs,
             ),
             (
                 "refused_jobs",
                 "Conversions that another compactor, or a change of the log, made vain",
-                &self.refused_jobs,
+                refused_jobs,
             ),
-            ("failed_jobs", "Conversions that failed", &self.failed_jobs),
+            ("failed_jobs", "Conversions that failed", failed_jobs),
             (
                 "converted_bytes",
                 "Bytes of segments converted",
-                &self.converted_bytes,
+                converted_bytes,
             ),
-            ("converted_rows", "Rows converted", &self.converted_rows),
+            ("converted_rows", "Rows converted", converted_rows),
             (
                 "written_bytes",
-                "Bytes of data files written",
-                &self.written_bytes,
+                "Bytes of data files written by conversions",
+                written_bytes,
             ),
-        ] {
-            r.register(name, help, counter.clone());
+            ("merges", "Merges of data files that were applied", merges),
+            (
+                "merged_bytes",
+                "Bytes of data files written by merges",
+                merged_bytes,
+            ),
+            (
+                "deleted_objects",
+                "Objects of tables deleted",
+                deleted_objects,
+            ),
+            (
+                "unsound_tables",
+                "Searches for orphans that were given up because something of the table is damaged",
+                unsound_tables,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            tables.register(name, help, counter.clone());
         }
-        r.register(
+        tables.register(
             "files",
             "Data files of the table that was looked at last",
-            self.table_files.clone(),
+            table_files.clone(),
         );
-        r.register(
+        tables.register(
             "waiting_bytes",
             "Bytes of segments that wait for conversion",
-            self.waiting_bytes.clone(),
+            waiting_bytes.clone(),
         );
     }
 }
