@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use frazil_core::ports::Bounds;
 use frazil_core::{Offset, TopicId, TopicPartition};
 use frazil_metadata::command::Command;
 use kafka_protocol::messages::FetchResponse;
@@ -60,6 +61,26 @@ async fn a_read_that_retention_overtakes_is_out_of_range_and_skips_nothing() {
     });
     assert_eq!(fetch_one(&mut client, topic, 0).await, (1, vec![]));
     assert_eq!(fetch_one(&mut client, topic, 4).await, (0, vec![(4, 2)]));
+}
+
+/// Records that have become cold are cut into batches anew, so one batch may hold records on both
+/// sides of what was the end when the fetch began.
+#[tokio::test]
+async fn a_batch_that_passes_the_end_is_told_with_the_newer_end() {
+    let node = Node::start().await;
+    let topic = node.topic("t", 1, &[]);
+    let mut client = node.client().await;
+    client.produce(topic, 9, batch(&["a", "b", "c"])).await;
+    *node.quorum.old_bounds.lock() = Some(Bounds {
+        log_start: Offset(0),
+        last_stable: Offset(1),
+        high_watermark: Offset(1),
+    });
+    let response = client.call(&fetch(topic, 12, &[(0, 0)]), 12).await;
+    let partition = &fetched(&response)[0];
+    assert_eq!(offsets(partition), [(0, 3)]);
+    let ends = (partition.high_watermark, partition.last_stable_offset);
+    assert_eq!(ends, (3, 3), "no record lies at or beyond the end");
 }
 
 #[tokio::test]

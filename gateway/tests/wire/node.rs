@@ -46,6 +46,8 @@ pub(crate) struct Quorum {
     pub(crate) barriers: AtomicU64,
     /// Applied just before extents are next located: after whoever asks has looked at the bounds.
     pub(crate) before_locate: Mutex<Option<Command>>,
+    /// The bounds of every log, as an old image has them, until extents are next located.
+    pub(crate) old_bounds: Mutex<Option<Bounds>>,
 }
 
 impl Quorum {
@@ -58,6 +60,7 @@ impl Quorum {
             unavailable: AtomicBool::new(false),
             barriers: AtomicU64::new(0),
             before_locate: Mutex::new(None),
+            old_bounds: Mutex::new(None),
         })
     }
 
@@ -113,10 +116,12 @@ impl Sequencer for Quorum {
 #[async_trait]
 impl LogIndex for Quorum {
     fn bounds(&self, partition: &TopicPartition) -> Option<Bounds> {
-        self.read(|state| state.bounds(partition))
+        let old = *self.old_bounds.lock();
+        old.or_else(|| self.read(|state| state.bounds(partition)))
     }
 
     fn locate(&self, partition: &TopicPartition, from: Offset, max_bytes: u64) -> Located {
+        *self.old_bounds.lock() = None;
         let command = self.before_locate.lock().take();
         if let Some(command) = command {
             self.apply(command);
