@@ -311,9 +311,18 @@ impl Sweep {
                 },
                 Some(Answer::Position(end)),
             ) => self.end = Some(end.unwrap_or(0)),
-            (Op::Fetch { .. }, Some(Answer::Records { records, .. })) => {
+            (
+                Op::Fetch { .. },
+                Some(Answer::Records {
+                    records,
+                    high_watermark,
+                    ..
+                }),
+            ) => {
                 let next = records.last().map(|last| last.offset + 1);
                 self.start = next.max(self.start);
+                // What nobody knew the outcome of may still have been committed.
+                self.end = self.end.max(Some(*high_watermark));
                 if self.start >= self.end {
                     self.left.pop();
                     (self.start, self.end) = (None, None);
@@ -409,6 +418,36 @@ mod tests {
                 other => panic!("workers do not {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_sweep_reads_up_to_the_newest_end_that_it_is_told() {
+        let at = TopicPartition::new(Topic(0), 0);
+        let mut sweep = Sweep::new(&[at], 1);
+        let records = |offsets: std::ops::Range<i64>| Answer::Records {
+            records: offsets
+                .map(|offset| Record {
+                    offset,
+                    value: 0,
+                    timestamp: 0,
+                })
+                .collect(),
+            high_watermark: 3,
+            log_start: Some(0),
+            last_stable: Some(3),
+        };
+        // The third record was committed after its end had been asked for.
+        let answers = [
+            Answer::Position(Some(0)),
+            Answer::Position(Some(2)),
+            records(0..2),
+            records(2..3),
+        ];
+        for answer in answers {
+            let step = sweep.step().expect("there is more to read");
+            sweep.learn(&step.op, &Outcome::Ok(answer));
+        }
+        assert!(sweep.step().is_none());
     }
 
     #[test]
