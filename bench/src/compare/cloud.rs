@@ -1,13 +1,16 @@
 //! Frazil over a store as slow as Amazon S3 usually is: PUTs of 30 ms at the median and 120 ms at p99,
-//! GETs of 15 ms and 80 ms, drawn by a server in this process. No Kafka stands beside it.
+//! GETs of 15 ms and 80 ms, drawn by a server in this process: one node alone, then a fleet, for what
+//! it would cost. No Kafka stands beside it but in figures that are calculated.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use frazil_store::{Faults, Operation, Options, Store};
 
+use super::prices::PerGib;
 use super::samples::Samples;
 use super::systems::{Bench, Side};
+use super::zones;
 use crate::broker::Broker;
 use crate::load::consume::readable;
 use crate::load::produce::Steady;
@@ -22,10 +25,9 @@ const LONE: f64 = 3.0;
 const FULL: f64 = 51_200.0;
 const RECORD: usize = 1024;
 const PARTITIONS: i32 = 12;
-/// Dollars for a PUT, at the list price of the standard class.
-const PUT_PRICE: f64 = 0.005 / 1000.0;
 
-/// Adds acknowledgements of a lone producer and under load, PUTs, and what they cost.
+/// Adds acknowledgements of a lone producer and under load, requests, bytes between zones, and what
+/// they cost.
 pub(crate) fn measure(bench: &Bench, window: Duration, samples: &mut Samples) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -70,13 +72,27 @@ pub(crate) fn measure(bench: &Bench, window: Duration, samples: &mut Samples) ->
         ("half p99", Side::Object, milliseconds(&half, 0.99)),
         ("full p99", Side::Object, milliseconds(&full.latency, 0.99)),
         ("puts", Side::Object, puts / gib),
-        ("dollars", Side::Object, puts / gib * 1024.0 * PUT_PRICE),
         ("put p50", Side::Machine, PUT.0),
         ("put p99", Side::Machine, PUT.1),
-        ("one", Side::Machine, 1.0),
     ] {
         samples.add(metric, side, value);
     }
     broker.kill()?;
-    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))
+    std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+    let fleet = zones::measure(bench, PARTITIONS, (RECORD, FULL), window)?;
+    for (side, counted) in [(Side::Object, fleet), (Side::KafkaZones, PerGib::kafka())] {
+        let bill = counted.bill();
+        for (metric, value) in [
+            ("fleet puts", counted.puts),
+            ("fleet gets", counted.gets),
+            ("crossing", counted.bytes / f64::from(1 << 20)),
+            ("put dollars", bill.puts),
+            ("get dollars", bill.gets),
+            ("zone dollars", bill.zones),
+            ("dollars", bill.total()),
+        ] {
+            samples.add(metric, side, value);
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The table as Markdown and as JSON.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::rows::ROWS;
-use super::samples::{Figures, Samples, Spread};
+use super::rows::sections;
+use super::samples::{Figures, Row, Samples, Spread};
 use super::systems::{Bench, Side};
 
 const BEGIN: &str = "<!-- table of frazil-bench compare: begin -->";
@@ -78,7 +79,8 @@ fn number(value: f64) -> String {
     match value.abs() {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        value if value >= 0.01 || value == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.4}"),
     }
 }
 
@@ -91,8 +93,33 @@ fn spread(spread: Spread) -> String {
     )
 }
 
-fn figures(samples: &Samples) -> Vec<Figures> {
-    ROWS.iter().filter_map(|row| row.figures(samples)).collect()
+/// The rows of one pass that were measured.
+#[derive(Serialize)]
+struct Part {
+    pass: &'static str,
+    title: &'static str,
+    rows: Vec<Figures>,
+}
+
+/// Rows that differ in what stands beside are one, if none of it was measured.
+fn figures(rows: &[Row], samples: &Samples) -> Vec<Figures> {
+    let mut shown = BTreeSet::new();
+    let figures = rows.iter().filter_map(|row| {
+        let figures = row.figures(samples)?;
+        let new = shown.insert(row.of);
+        (figures.beside.is_some() || new).then_some(figures)
+    });
+    figures.collect()
+}
+
+fn parts(samples: &Samples) -> Vec<Part> {
+    let part = |section: super::rows::Section| Part {
+        pass: section.pass,
+        title: section.title,
+        rows: figures(&section.rows, samples),
+    };
+    let parts = sections().into_iter().map(part);
+    parts.filter(|part| !part.rows.is_empty()).collect()
 }
 
 /// The whole as Markdown.
@@ -105,36 +132,49 @@ pub(crate) fn table(about: &About, samples: &Samples) -> String {
          median of the rounds, with the least and the most.\n\n",
         about.machine, about.versions, about.rounds, about.minutes, about.load_average
     );
-    for side in [Side::Local, Side::Object, Side::Kafka, Side::KafkaSynced] {
-        if samples.of("produce", side).is_empty() {
-            continue;
+    for side in Side::BROKERS {
+        if samples.has(side) {
+            let _ = writeln!(text, "- {}: {}.", side.name(), side.durability());
         }
-        let _ = writeln!(text, "- {}: {}.", side.name(), side.durability());
     }
-    text.push_str(
-        "\n| | unit | Frazil or a side | | beside | | ratio | aim |\n|---|---|---|---|---|---|---|---|\n",
-    );
-    for row in figures(samples) {
-        let aim = match (&row.aim, row.met) {
-            (Some(aim), Some(true)) => format!("{aim}: met"),
-            (Some(aim), _) => format!("{aim}: **missed**"),
-            (None, _) => String::new(),
-        };
-        let _ = writeln!(
+    for part in parts(samples) {
+        let _ = write!(
             text,
-            "| {} | {} | {} | {} | {} | {} | **{}** ({}–{}) | {aim} |",
-            row.title,
-            row.unit,
-            row.side,
-            spread(row.value),
-            row.reference,
-            spread(row.reference_value),
-            number(row.ratio.median),
-            number(row.ratio.least),
-            number(row.ratio.most),
+            "\n### {} (`--only {}`)\n\n\
+             | | unit | of | | beside | | ratio | aim |\n|---|---|---|---|---|---|---|---|\n",
+            part.title, part.pass
         );
+        for row in part.rows {
+            text.push_str(&line(&row));
+        }
     }
     text
+}
+
+fn line(row: &Figures) -> String {
+    let aim = match (&row.aim, row.met) {
+        (Some(aim), Some(true)) => format!("{aim}: met"),
+        (Some(aim), _) => format!("{aim}: **missed**"),
+        (None, _) => String::new(),
+    };
+    let beside = match &row.beside {
+        Some(beside) => format!(
+            "{} | {} | **{}** ({}–{})",
+            beside.side,
+            spread(beside.value),
+            number(beside.ratio.median),
+            number(beside.ratio.least),
+            number(beside.ratio.most),
+        ),
+        None => " | |".to_owned(),
+    };
+    format!(
+        "| {} | {} | {} | {} | {beside} | {aim} |\n",
+        row.title,
+        row.unit,
+        row.side,
+        spread(row.value),
+    )
 }
 
 /// Rows and samples.
@@ -142,12 +182,12 @@ pub(crate) fn json(about: &About, samples: &Samples) -> Result<String> {
     #[derive(Serialize)]
     struct All<'a> {
         about: &'a About,
-        rows: Vec<Figures>,
+        parts: Vec<Part>,
         samples: Vec<super::samples::Raw<'a>>,
     }
     Ok(serde_json::to_string_pretty(&All {
         about,
-        rows: figures(samples),
+        parts: parts(samples),
         samples: samples.raw(),
     })?)
 }
@@ -173,6 +213,60 @@ fn updated(text: &str, table: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_stand_under_the_heading_of_their_pass() {
+        let about = About {
+            machine: "a machine".to_owned(),
+            versions: "two programs".to_owned(),
+            load_average: "0".to_owned(),
+            rounds: 1,
+            quick: false,
+            minutes: 1.0,
+        };
+        let mut samples = Samples::default();
+        samples.add("first", Side::Local, 50.0);
+        samples.add("first", Side::Kafka, 2000.0);
+        samples.add("puts", Side::Object, 150.0);
+        let text = table(&about, &samples);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |line: &str| lines.iter().position(|l| *l == line).unwrap();
+        let start = at("### Start (`--only first`)");
+        assert_eq!(
+            lines[start + 4],
+            "| exec to first acknowledgement | ms | Frazil `local` | 50.0 (50.0–50.0) | Kafka | \
+             2000 (2000–2000) | **0.03** (0.03–0.03) | ≤ 0.1: met |"
+        );
+        let cloud = at("### A store with S3's latency (`--only cloud`)");
+        assert_eq!(
+            lines[cloud + 4],
+            "| PUTs per GiB at 50 MiB/s |  | Frazil `object` | 150 (150–150) |  | | | \
+             ≤ 140: **missed** |"
+        );
+        assert!(!text.contains("--only tail"));
+        assert!(text.contains("- Kafka: acknowledged from the page cache"));
+        assert!(!text.contains("- Kafka `flush.messages=1`"));
+        // As many cells in a row as in the head.
+        for line in lines.iter().filter(|line| line.starts_with('|')) {
+            assert_eq!(line.matches('|').count(), 9, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_side_alone_is_shown_once() {
+        let mut samples = Samples::default();
+        samples.add("produce", Side::Local, 400.0);
+        let parts = parts(&samples);
+        assert_eq!(parts[0].pass, "throughput");
+        assert_eq!(parts[0].rows.len(), 1);
+        assert_eq!(parts[0].rows[0].aim, None);
+    }
+
+    #[test]
+    fn small_ratios_are_not_nothing() {
+        let numbers = [1234.5, 12.34, 1.234, 0.0, 0.00096].map(number);
+        assert_eq!(numbers, ["1234", "12.3", "1.23", "0.00", "0.0010"]);
+    }
 
     #[test]
     fn only_the_table_of_a_document_is_replaced() {

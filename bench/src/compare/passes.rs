@@ -12,17 +12,17 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::samples::Samples;
 use super::systems::{Bench, Server, Side, create};
-use super::{cloud, limits};
+use super::{cloud, groups, limits, load, shapes, topics};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
 use crate::process::disk_bytes;
 use crate::workload;
 
-const PARTITIONS: i32 = 12;
-const RECORD: usize = 1024;
+pub(crate) const PARTITIONS: i32 = 12;
+pub(crate) const RECORD: usize = 1024;
 /// Records of a batch: 16 KiB, the default of Kafka's producer.
-const RECORDS: usize = 16;
+pub(crate) const RECORDS: usize = 16;
 const CONNECTIONS: usize = 4;
 /// The default of Kafka's producer.
 const IN_FLIGHT: usize = 5;
@@ -34,6 +34,8 @@ const READ_MAX: u64 = 1 << 20;
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub flood: Duration,
+    /// A flood where many are needed.
+    pub shape: Duration,
     pub steady: Duration,
     pub limit: Duration,
     /// Records of the passes with other clients.
@@ -47,17 +49,24 @@ pub(crate) struct Run<'a> {
     pub samples: Samples,
     pub kafka: Option<Server>,
     pub only: Vec<String>,
+    quick: bool,
     topics: u32,
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(bench: &'a Bench, times: Times, only: Vec<String>) -> Result<Self> {
+    pub(crate) fn new(
+        bench: &'a Bench,
+        times: Times,
+        only: Vec<String>,
+        quick: bool,
+    ) -> Result<Self> {
         let mut run = Self {
             bench,
             times,
             samples: Samples::default(),
             kafka: None,
             only,
+            quick,
             topics: 0,
         };
         if bench.kit.is_some() {
@@ -66,7 +75,7 @@ impl<'a> Run<'a> {
                 let topic = run.topic(&kafka, Side::Kafka, PARTITIONS)?;
                 let load = run.flood(&kafka, &topic, PARTITIONS);
                 let flow = flood(&load)?;
-                run.read(&kafka, &topic, flow.records.min(READ_MAX))?;
+                run.read(&kafka, &topic, flow.records.min(READ_MAX), RECORD)?;
                 workload::delete_topic(kafka.address(), &topic)?;
             }
             run.kafka = Some(kafka);
@@ -92,8 +101,18 @@ impl<'a> Run<'a> {
             self.limits()?;
         }
         self.each("throughput", &sides, Self::throughput)?;
+        if round == 0 || !self.quick {
+            self.each("shapes", &unsynced, shapes::measure)?;
+        }
         self.each("tail", &unsynced, Self::tails)?;
         self.each("latency", &sides, Self::latency)?;
+        if self.wants("load") {
+            self.each("load", &unsynced, load::capacity)?;
+            let least = load::least(self, &unsynced)?;
+            self.each("load", &unsynced, |run, server, side| {
+                load::latencies(run, server, side, least)
+            })?;
+        }
         self.each("small", &sides, Self::small)?;
         self.each("clients", &unsynced, Self::clients)?;
         if self.wants("cloud") {
@@ -106,11 +125,26 @@ impl<'a> Run<'a> {
                 self.partitions(*side)?;
             }
         }
+        let local: Vec<Side> = unsynced
+            .iter()
+            .copied()
+            .filter(|side| *side != Side::Object)
+            .collect();
+        self.each("groups", &local, Self::groups)?;
         if self.wants("first") {
-            for side in unsynced.iter().filter(|side| **side != Side::Object) {
+            for side in &local {
                 self.note("first", *side);
                 let value = self.bench.first_produce(*side)?;
                 self.samples.add("first", *side, value);
+            }
+        }
+        // It takes minutes; its figures are large enough to be seen once.
+        if round == 0 && self.wants("topics") && (!self.quick || !self.only.is_empty()) {
+            for side in &local {
+                self.note("topics", *side);
+                topics::measure(self.bench, *side, &mut self.samples)
+                    .with_context(|| format!("topics of {}", side.name()))?;
+                rustix::fs::sync();
             }
         }
         Ok(())
@@ -128,7 +162,7 @@ impl<'a> Run<'a> {
         &mut self,
         pass: &str,
         sides: &[Side],
-        measure: fn(&mut Self, &Server, Side) -> Result<()>,
+        measure: impl Fn(&mut Self, &Server, Side) -> Result<()>,
     ) -> Result<()> {
         if !self.wants(pass) {
             return Ok(());
@@ -150,14 +184,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn topic(&mut self, server: &Server, side: Side, partitions: i32) -> Result<String> {
+    pub(crate) fn topic(&mut self, server: &Server, side: Side, partitions: i32) -> Result<String> {
         self.topics += 1;
         let topic = format!("bench-{}", self.topics);
         create(server, side, &topic, partitions)?;
         Ok(topic)
     }
 
-    fn flood(&self, server: &Server, topic: &str, partitions: i32) -> Flood {
+    pub(crate) fn flood(&self, server: &Server, topic: &str, partitions: i32) -> Flood {
         Flood {
             broker: server.address(),
             topic: topic.to_owned(),
@@ -184,11 +218,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads so many records from offset 0; answers MB/s.
-    fn read(&self, server: &Server, topic: &str, records: u64) -> Result<f64> {
+    /// Reads so many records of this size from offset 0; answers MB/s.
+    pub(crate) fn read(
+        &self,
+        server: &Server,
+        topic: &str,
+        records: u64,
+        size: usize,
+    ) -> Result<f64> {
         let read = Consumers::start(1, &self.consumer(server, topic, records)).join()?;
         let read = read.first().context("one consumer")?;
-        Ok(read.records as f64 * RECORD as f64 / 1e6 / read.seconds)
+        Ok(read.records as f64 * size as f64 / 1e6 / read.seconds)
     }
 
     fn throughput(&mut self, server: &Server, side: Side) -> Result<()> {
@@ -209,7 +249,7 @@ impl<'a> Run<'a> {
         if side != Side::KafkaSynced {
             let records = flow.records.min(READ_MAX);
             let cpu = process.cpu()?;
-            let rate = self.read(server, &topic, records)?;
+            let rate = self.read(server, &topic, records, RECORD)?;
             self.samples.add("catch-up", side, rate);
             let cpu = (process.cpu()? - cpu).as_secs_f64();
             let gib = records as f64 * RECORD as f64 / GIB;
@@ -219,10 +259,11 @@ impl<'a> Run<'a> {
     }
 
     fn tails(&mut self, server: &Server, side: Side) -> Result<()> {
-        for (metric, count) in [("tail", 1), ("fan-out", 4)] {
+        for (metric, produced, count) in [("tail", "tail in", 1), ("fan-out", "fan-out in", 4)] {
             let topic = self.topic(server, side, PARTITIONS)?;
             let consumers = Consumers::start(count, &self.consumer(server, &topic, u64::MAX));
-            flood(&self.flood(server, &topic, PARTITIONS))?;
+            let flow = flood(&self.flood(server, &topic, PARTITIONS))?;
+            self.samples.add(produced, side, flow.rate(RECORD));
             let records = consumers.records();
             consumers.stop();
             consumers.join()?;
@@ -234,7 +275,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn steady(&self, server: &Server, topic: &str) -> Steady {
+    pub(crate) fn steady(&self, server: &Server, topic: &str) -> Steady {
         Steady {
             broker: server.address(),
             topic: topic.to_owned(),
@@ -371,6 +412,14 @@ impl<'a> Run<'a> {
             .parse()?;
         self.samples.add("java", side, rate * RECORD as f64 / 1e6);
         workload::delete_topic(server.address(), &topic)
+    }
+
+    /// Rebalances of a group; the broker is under no other load.
+    fn groups(&mut self, server: &Server, side: Side) -> Result<()> {
+        let took = groups::measure(server.address())?;
+        self.samples.add("group join", side, took.join);
+        self.samples.add("group leave", side, took.leave);
+        Ok(())
     }
 
     /// 1 000 partitions, then 10, of a process that has done nothing else.

@@ -1,34 +1,28 @@
-//! The rows of the main table, with what is wanted of each.
+//! The rows of the tables, with what is wanted of each.
 
-use super::samples::Aim::{AtLeast, AtMost, None};
-use super::samples::{Aim, Row};
-use super::systems::Side::{self, Kafka, KafkaSynced, Local, Machine, Object};
+use super::load::{SHARES, Share};
+use super::samples::Aim::{self, AtLeast, AtMost, Seen};
+use super::samples::{Metric, Row};
+use super::shapes::{SHAPES, Shape};
+use super::systems::Side::{self, Kafka, KafkaSynced, KafkaZones, Local, Machine, Object};
 
-const fn row(
-    title: &'static str,
-    unit: &'static str,
-    metric: &'static str,
-    (of, by): (Side, Side),
-    aim: Aim,
-) -> Row {
-    Row {
-        title,
-        unit,
-        of: (metric, of),
-        by: (metric, by),
-        aim,
-    }
+/// The rows of one pass.
+pub(crate) struct Section {
+    /// What `--only` calls it.
+    pub pass: &'static str,
+    pub title: &'static str,
+    pub rows: Vec<Row>,
 }
 
-const fn between(
-    title: &'static str,
+fn row(
+    title: impl Into<String>,
     unit: &'static str,
-    of: (&'static str, Side),
-    by: (&'static str, Side),
+    of: Metric,
+    by: Option<Metric>,
     aim: Aim,
 ) -> Row {
     Row {
-        title,
+        title: title.into(),
         unit,
         of,
         by,
@@ -36,179 +30,419 @@ const fn between(
     }
 }
 
-const PRODUCE: &str = "produce, 1 KiB × 12 partitions, acks=all";
-const CATCHUP: &str = "consume from offset 0";
-const TAIL: &str = "consume the tail at full speed";
-const FAN: &str = "consume the tail, four consumers, all together";
-const CPU_IN: &str = "broker CPU per GiB produced";
-const CPU_OUT: &str = "broker CPU per GiB consumed";
-const RSS: &str = "peak RSS, 1 000 partitions under load";
-const FIRST: &str = "exec to first acknowledgement";
-const P50: &str = "ack p50 at 1 000 records/s";
-const P99: &str = "ack p99 at 1 000 records/s";
-const E50: &str = "end to end p50 at 1 000 records/s";
-const E99: &str = "end to end p99 at 1 000 records/s";
-const BACKFILL: &str = "ack p99 beside a consumer from offset 0, and without";
-const MANY: &str = "produce to 1 000 partitions, and to 10";
-const SMALL: &str = "200 producers, a record a request";
-const DISK: &str = "bytes written to the disk, by all, per byte produced";
-const JAVA: &str = "kafka-producer-perf-test, 1 KiB, acks=all";
-const LIBRDKAFKA: &str = "librdkafka, produce, 1 KiB";
-const LIBRDKAFKA_READ: &str = "librdkafka, consume from offset 0";
+/// One metric of some pairs of sides.
+fn sides(
+    title: &str,
+    unit: &'static str,
+    metric: &'static str,
+    pairs: &[(Side, Side, Aim)],
+) -> Vec<Row> {
+    pairs
+        .iter()
+        .map(|(of, by, aim)| row(title, unit, (metric, *of), Some((metric, *by)), *aim))
+        .collect()
+}
 
-/// All of them.
-pub(crate) const ROWS: &[Row] = &[
-    row(PRODUCE, "MB/s", "produce", (Local, Kafka), AtLeast(1.5)),
-    row(
-        PRODUCE,
+/// Two metrics of the same side, for some sides.
+fn against_itself(
+    title: &str,
+    unit: &'static str,
+    (of, by): (&'static str, &'static str),
+    each: &[(Side, Aim)],
+) -> Vec<Row> {
+    each.iter()
+        .map(|(side, aim)| row(title, unit, (of, *side), Some((by, *side)), *aim))
+        .collect()
+}
+
+/// Both levels of Frazil beside Kafka, without an aim.
+const BOTH: [(Side, Side, Aim); 2] = [(Local, Kafka, Seen), (Object, Kafka, Seen)];
+
+/// All of them, in the order of the document.
+pub(crate) fn sections() -> Vec<Section> {
+    let section = |pass, title, rows: Vec<Vec<Row>>| Section {
+        pass,
+        title,
+        rows: rows.concat(),
+    };
+    vec![
+        section("throughput", "As fast as it goes", throughput()),
+        section("shapes", "Sizes, partitions, acks, codecs", shapes()),
+        section("tail", "Consumers at the tail", tail()),
+        section("latency", "Latency at a low rate", latency()),
+        section("load", "Latency under load", load()),
+        section("small", "Many small producers", small()),
+        section("clients", "Clients that others wrote", clients()),
+        section("partitions", "1 000 partitions", partitions()),
+        section("groups", "Consumer groups", groups()),
+        section("first", "Start", first()),
+        section("topics", "10 000 topics", topics()),
+        section("limits", "The machine's limits", limits()),
+        section("cloud", "A store with S3's latency", cloud()),
+    ]
+}
+
+fn throughput() -> Vec<Vec<Row>> {
+    let aims = |local, object| [(Local, Kafka, local), (Object, Kafka, object)];
+    let low = aims(AtMost(0.5), AtMost(0.5));
+    vec![
+        sides(
+            "produce, 1 KiB × 12 partitions, acks=all",
+            "MB/s",
+            "produce",
+            &[
+                (Local, Kafka, AtLeast(1.5)),
+                (Local, KafkaSynced, AtLeast(5.0)),
+                (Object, Kafka, AtLeast(1.0)),
+                (Object, KafkaSynced, Seen),
+            ],
+        ),
+        sides(
+            "consume from offset 0",
+            "MB/s",
+            "catch-up",
+            &aims(AtLeast(1.2), AtLeast(1.2)),
+        ),
+        sides("broker CPU per GiB produced", "s", "cpu in", &low),
+        sides("broker CPU per GiB consumed", "s", "cpu out", &low),
+        sides(
+            "bytes written to the disk, by all, per byte produced",
+            "",
+            "disk",
+            &BOTH,
+        ),
+    ]
+}
+
+fn shapes() -> Vec<Vec<Row>> {
+    let produced = |shape: &Shape| {
+        let title = format!("produce, {}", shape.title);
+        sides(&title, "MB/s", shape.produce, &BOTH)
+    };
+    let consumed = |shape: &Shape| {
+        let title = format!("consume from offset 0, {}", shape.title);
+        let metric = shape.consume?;
+        Some(sides(&title, "MB/s", metric, &BOTH))
+    };
+    let produced = SHAPES.iter().map(produced);
+    produced.chain(SHAPES.iter().filter_map(consumed)).collect()
+}
+
+fn tail() -> Vec<Vec<Row>> {
+    let aims = [(Local, Kafka, AtLeast(1.2)), (Object, Kafka, AtLeast(1.2))];
+    vec![
+        sides("consume the tail at full speed", "MB/s", "tail", &aims),
+        sides(
+            "consume the tail, four consumers, all together",
+            "MB/s",
+            "fan-out",
+            &BOTH,
+        ),
+        against_itself(
+            "four consumers at the tail all together, and one",
+            "MB/s",
+            ("fan-out", "tail"),
+            &[(Local, Seen), (Object, Seen), (Kafka, Seen)],
+        ),
+        sides(
+            "produced meanwhile, beside one consumer",
+            "MB/s",
+            "tail in",
+            &BOTH,
+        ),
+        sides(
+            "produced meanwhile, beside four consumers",
+            "MB/s",
+            "fan-out in",
+            &BOTH,
+        ),
+    ]
+}
+
+fn latency() -> Vec<Vec<Row>> {
+    vec![
+        sides(
+            "ack p50 at 1 000 records/s",
+            "ms",
+            "ack p50",
+            &[
+                (Local, Kafka, Seen),
+                (Local, KafkaSynced, Seen),
+                (Object, Kafka, Seen),
+            ],
+        ),
+        sides(
+            "ack p99 at 1 000 records/s",
+            "ms",
+            "ack p99",
+            &[(Local, KafkaSynced, AtMost(1.0)), (Local, Kafka, Seen)],
+        ),
+        vec![row(
+            "ack p99 at 1 000 records/s, and two syncs at the median",
+            "ms",
+            ("ack p99", Local),
+            Some(("two syncs p50", Machine)),
+            AtMost(3.0),
+        )],
+        sides(
+            "end to end p50 at 1 000 records/s",
+            "ms",
+            "end to end p50",
+            &[(Local, Kafka, Seen)],
+        ),
+        sides(
+            "end to end p99 at 1 000 records/s",
+            "ms",
+            "end to end p99",
+            &[(Local, Kafka, Seen), (Local, KafkaSynced, Seen)],
+        ),
+        against_itself(
+            "ack p99 beside a consumer from offset 0, and without",
+            "ms",
+            ("backfill p99", "ack p99"),
+            &[(Local, AtMost(1.5)), (Object, AtMost(1.5)), (Kafka, Seen)],
+        ),
+    ]
+}
+
+fn load() -> Vec<Vec<Row>> {
+    let mut rows = vec![sides(
+        "capacity with one producer",
         "MB/s",
-        "produce",
-        (Local, KafkaSynced),
-        AtLeast(5.0),
-    ),
-    row(PRODUCE, "MB/s", "produce", (Object, Kafka), AtLeast(1.0)),
-    row(PRODUCE, "MB/s", "produce", (Object, KafkaSynced), None),
-    row(CATCHUP, "MB/s", "catch-up", (Local, Kafka), AtLeast(1.2)),
-    row(CATCHUP, "MB/s", "catch-up", (Object, Kafka), AtLeast(1.2)),
-    row(TAIL, "MB/s", "tail", (Local, Kafka), AtLeast(1.2)),
-    row(TAIL, "MB/s", "tail", (Object, Kafka), AtLeast(1.2)),
-    row(FAN, "MB/s", "fan-out", (Local, Kafka), None),
-    row(FAN, "MB/s", "fan-out", (Object, Kafka), None),
-    row(CPU_IN, "s", "cpu in", (Local, Kafka), AtMost(0.5)),
-    row(CPU_IN, "s", "cpu in", (Object, Kafka), AtMost(0.5)),
-    row(CPU_OUT, "s", "cpu out", (Local, Kafka), AtMost(0.5)),
-    row(CPU_OUT, "s", "cpu out", (Object, Kafka), AtMost(0.5)),
-    row(RSS, "MiB", "rss", (Local, Kafka), AtMost(0.25)),
-    row(RSS, "MiB", "rss", (Object, Kafka), AtMost(0.25)),
-    row(FIRST, "ms", "first", (Local, Kafka), AtMost(0.1)),
-    row(P50, "ms", "ack p50", (Local, Kafka), None),
-    row(P50, "ms", "ack p50", (Local, KafkaSynced), None),
-    row(P50, "ms", "ack p50", (Object, Kafka), None),
-    row(P99, "ms", "ack p99", (Local, KafkaSynced), AtMost(1.0)),
-    row(P99, "ms", "ack p99", (Local, Kafka), None),
-    between(
-        "ack p99 at 1 000 records/s, and two syncs at the median",
+        "capacity",
+        &BOTH,
+    )];
+    for Share {
+        percent, quantiles, ..
+    } in SHARES
+    {
+        for (metric, _, quantile) in quantiles {
+            let title = format!("ack {quantile} at {percent} % of the least capacity");
+            rows.push(sides(&title, "ms", metric, &BOTH));
+        }
+    }
+    rows
+}
+
+fn small() -> Vec<Vec<Row>> {
+    vec![sides(
+        "200 producers, a record a request",
+        "requests/s",
+        "small",
+        &[(Local, Kafka, Seen), (Local, KafkaSynced, Seen)],
+    )]
+}
+
+fn clients() -> Vec<Vec<Row>> {
+    vec![
+        sides(
+            "kafka-producer-perf-test, 1 KiB, acks=all",
+            "MB/s",
+            "java",
+            &BOTH,
+        ),
+        sides("librdkafka, produce, 1 KiB", "MB/s", "librdkafka in", &BOTH),
+        sides(
+            "librdkafka, consume from offset 0",
+            "MB/s",
+            "librdkafka out",
+            &[(Local, Kafka, Seen)],
+        ),
+    ]
+}
+
+fn partitions() -> Vec<Vec<Row>> {
+    let aim = AtMost(0.25);
+    vec![
+        against_itself(
+            "produce to 1 000 partitions, and to 10",
+            "MB/s",
+            ("many", "few"),
+            &[(Local, AtLeast(0.8)), (Object, AtLeast(0.8)), (Kafka, Seen)],
+        ),
+        sides(
+            "peak RSS, 1 000 partitions under load",
+            "MiB",
+            "rss",
+            &[(Local, Kafka, aim), (Object, Kafka, aim)],
+        ),
+    ]
+}
+
+fn groups() -> Vec<Vec<Row>> {
+    let beside = [(Local, Kafka, Seen)];
+    vec![
+        sides(
+            "a member joins ten, until all have partitions, median",
+            "ms",
+            "group join",
+            &beside,
+        ),
+        sides(
+            "a member leaves eleven, until all have partitions, median",
+            "ms",
+            "group leave",
+            &beside,
+        ),
+    ]
+}
+
+fn first() -> Vec<Vec<Row>> {
+    vec![sides(
+        "exec to first acknowledgement",
         "ms",
-        ("ack p99", Local),
-        ("two syncs p50", Machine),
-        AtMost(3.0),
-    ),
-    row(E50, "ms", "end to end p50", (Local, Kafka), None),
-    row(E99, "ms", "end to end p99", (Local, Kafka), None),
-    row(E99, "ms", "end to end p99", (Local, KafkaSynced), None),
-    between(
-        BACKFILL,
-        "ms",
-        ("backfill p99", Local),
-        ("ack p99", Local),
-        AtMost(1.5),
-    ),
-    between(
-        BACKFILL,
-        "ms",
-        ("backfill p99", Object),
-        ("ack p99", Object),
-        AtMost(1.5),
-    ),
-    between(
-        BACKFILL,
-        "ms",
-        ("backfill p99", Kafka),
-        ("ack p99", Kafka),
-        None,
-    ),
-    between(MANY, "MB/s", ("many", Local), ("few", Local), AtLeast(0.8)),
-    between(
-        MANY,
-        "MB/s",
-        ("many", Object),
-        ("few", Object),
-        AtLeast(0.8),
-    ),
-    between(MANY, "MB/s", ("many", Kafka), ("few", Kafka), None),
-    row(SMALL, "requests/s", "small", (Local, Kafka), None),
-    row(SMALL, "requests/s", "small", (Local, KafkaSynced), None),
-    row(DISK, "", "disk", (Local, Kafka), None),
-    row(DISK, "", "disk", (Object, Kafka), None),
-    row(JAVA, "MB/s", "java", (Local, Kafka), None),
-    row(JAVA, "MB/s", "java", (Object, Kafka), None),
-    row(LIBRDKAFKA, "MB/s", "librdkafka in", (Local, Kafka), None),
-    row(LIBRDKAFKA, "MB/s", "librdkafka in", (Object, Kafka), None),
-    row(
-        LIBRDKAFKA_READ,
-        "MB/s",
-        "librdkafka out",
-        (Local, Kafka),
-        None,
-    ),
-    between(
-        "produce, and loopback echo of the same frames",
-        "MB/s",
-        ("produce", Local),
-        ("loopback echo", Machine),
-        AtLeast(0.35),
-    ),
-    between(
-        "produce, and loopback of the same frames with short answers",
-        "MB/s",
-        ("produce", Local),
-        ("loopback", Machine),
-        None,
-    ),
-    between(
-        "produce, and a sequential write with ten syncs a second",
-        "MB/s",
-        ("produce", Local),
-        ("sequential write", Machine),
-        None,
-    ),
-    between(
-        "produce, and CRC-32C of one core",
-        "MB/s",
-        ("produce", Local),
-        ("crc-32c", Machine),
-        None,
-    ),
-    between(
-        "produce, and memcpy of one core",
-        "MB/s",
-        ("produce", Local),
-        ("memcpy", Machine),
-        None,
-    ),
-    between(
-        "S3's latency: ack p50 of a lone producer, and a PUT's p50",
-        "ms",
-        ("lone p50", Object),
-        ("put p50", Machine),
-        AtMost(1.3),
-    ),
-    between(
-        "S3's latency: ack p99 at 25 MiB/s, and a PUT's p99",
-        "ms",
-        ("half p99", Object),
-        ("put p99", Machine),
-        AtMost(2.0),
-    ),
-    between(
-        "S3's latency: ack p99 at 50 MiB/s, and a PUT's p99",
-        "ms",
-        ("full p99", Object),
-        ("put p99", Machine),
-        None,
-    ),
-    between(
-        "PUTs per GiB at 50 MiB/s",
-        "",
-        ("puts", Object),
-        ("one", Machine),
-        AtMost(140.0),
-    ),
-    between(
-        "dollars for the PUTs of a TiB",
-        "$",
-        ("dollars", Object),
-        ("one", Machine),
-        None,
-    ),
-];
+        "first",
+        &[(Local, Kafka, AtMost(0.1))],
+    )]
+}
+
+fn topics() -> Vec<Vec<Row>> {
+    let beside = [(Local, Kafka, Seen)];
+    vec![
+        sides(
+            "creating them, 100 a request, until the last takes a record",
+            "s",
+            "topics created",
+            &beside,
+        ),
+        sides(
+            "peak RSS after a record to each of 1 000",
+            "MiB",
+            "topics rss",
+            &beside,
+        ),
+        sides(
+            "a record to each of 1 000 of them",
+            "ms",
+            "topics produced",
+            &beside,
+        ),
+        sides("SIGTERM to exit", "ms", "topics stopped", &beside),
+        sides(
+            "exec to first acknowledgement, with them",
+            "ms",
+            "topics first",
+            &beside,
+        ),
+        against_itself(
+            "exec to first acknowledgement with 10 000 topics, and with one",
+            "ms",
+            ("topics first", "first"),
+            &[(Local, Seen), (Kafka, Seen)],
+        ),
+    ]
+}
+
+fn limits() -> Vec<Vec<Row>> {
+    let beside = |title, metric, aim| {
+        let by = Some((metric, Machine));
+        row(title, "MB/s", ("produce", Local), by, aim)
+    };
+    vec![vec![
+        beside(
+            "produce, and loopback echo of the same frames",
+            "loopback echo",
+            AtLeast(0.35),
+        ),
+        beside(
+            "produce, and loopback of the same frames with short answers",
+            "loopback",
+            Seen,
+        ),
+        beside(
+            "produce, and a sequential write with ten syncs a second",
+            "sequential write",
+            Seen,
+        ),
+        beside("produce, and CRC-32C of one core", "crc-32c", Seen),
+        beside("produce, and memcpy of one core", "memcpy", Seen),
+    ]]
+}
+
+fn cloud() -> Vec<Vec<Row>> {
+    let beside = |title, metric, put, aim| {
+        let by = Some((put, Machine));
+        row(title, "ms", (metric, Object), by, aim)
+    };
+    let calculated = [(Object, KafkaZones, Seen)];
+    let figure = |title, unit, metric, side, aim| row(title, unit, (metric, side), None, aim);
+    vec![
+        vec![
+            beside(
+                "ack p50 of a lone producer, and a PUT's p50",
+                "lone p50",
+                "put p50",
+                AtMost(1.3),
+            ),
+            beside(
+                "ack p99 at 25 MiB/s, half the load, and a PUT's p99",
+                "half p99",
+                "put p99",
+                AtMost(2.0),
+            ),
+            beside(
+                "ack p99 at 50 MiB/s, and a PUT's p99",
+                "full p99",
+                "put p99",
+                Seen,
+            ),
+        ],
+        vec![
+            figure(
+                "PUTs per GiB at 50 MiB/s",
+                "",
+                "puts",
+                Object,
+                AtMost(140.0),
+            ),
+            figure("the same of a fleet", "", "fleet puts", Object, Seen),
+            figure(
+                "GETs per GiB, a consumer at the tail of another gateway",
+                "",
+                "fleet gets",
+                Object,
+                Seen,
+            ),
+            figure("for the PUTs of a TiB", "$", "put dollars", Object, Seen),
+            figure("for the GETs of a TiB", "$", "get dollars", Object, Seen),
+        ],
+        sides("bytes across zones per GiB", "MiB", "crossing", &calculated),
+        sides(
+            "for the bytes of a TiB across zones",
+            "$",
+            "zone dollars",
+            &calculated,
+        ),
+        sides(
+            "for a TiB, requests and zones together",
+            "$",
+            "dollars",
+            &calculated,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::compare::PASSES;
+
+    #[test]
+    fn every_pass_has_its_rows_and_every_section_is_a_pass() {
+        let of_sections: BTreeSet<_> = sections().iter().map(|section| section.pass).collect();
+        assert_eq!(of_sections, BTreeSet::from(PASSES));
+        for section in sections() {
+            assert!(!section.rows.is_empty(), "{}", section.title);
+        }
+    }
+
+    #[test]
+    fn no_row_is_there_twice() {
+        let mut seen = BTreeSet::new();
+        for row in sections().iter().flat_map(|section| &section.rows) {
+            assert!(seen.insert((row.of, row.by)), "{}", row.title);
+        }
+    }
+}

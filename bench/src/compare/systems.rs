@@ -27,17 +27,24 @@ pub(crate) enum Side {
     Kafka,
     /// Kafka with `flush.messages=1`.
     KafkaSynced,
+    /// What three replicas of Kafka in three zones cost, by arithmetic.
+    KafkaZones,
     /// No broker: a limit of the machine.
     Machine,
 }
 
 impl Side {
+    /// All that acknowledge something.
+    pub(crate) const BROKERS: [Self; 4] =
+        [Self::Local, Self::Object, Self::Kafka, Self::KafkaSynced];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Local => "Frazil `local`",
             Self::Object => "Frazil `object`",
             Self::Kafka => "Kafka",
             Self::KafkaSynced => "Kafka `flush.messages=1`",
+            Self::KafkaZones => "Kafka, calculated",
             Self::Machine => "limit",
         }
     }
@@ -48,16 +55,16 @@ impl Side {
             Self::Object => "acknowledged when in the store, a directory here, synced",
             Self::Kafka => "acknowledged from the page cache, not synced",
             Self::KafkaSynced => "acknowledged when synced, each batch by itself",
-            Self::Machine => "",
+            Self::KafkaZones | Self::Machine => "",
         }
     }
 
     /// Batches of the load are the same in every run, so their time may be long ago.
-    fn topic(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn topic(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Local => &[("retention.ms", "-1"), ("frazil.durability", "local")],
             Self::Object => &[("retention.ms", "-1"), ("frazil.durability", "object")],
-            Self::Kafka | Self::Machine => {
+            Self::Kafka | Self::KafkaZones | Self::Machine => {
                 &[("retention.ms", "-1"), ("file.delete.delay.ms", "1000")]
             }
             Self::KafkaSynced => &[
@@ -128,26 +135,32 @@ impl Bench {
         let server = self.start(side)?;
         create(&server, side, topic, 1)?;
         first_ack(server.address(), topic, PATIENCE)?;
-        if side.is_frazil() {
-            let (data, _) = server.stop()?;
-            let started = Instant::now();
-            let broker = Broker::exec(&self.frazil, &data, &[])?;
-            let address = broker.kafka;
-            first_ack(address, topic, PATIENCE)?;
-            let took = started.elapsed();
-            Server::Frazil(broker, data).discard()?;
-            Ok(took.as_secs_f64() * 1e3)
+        let (server, took) = self.restart(side, server.stop()?, topic)?;
+        server.discard()?;
+        Ok(took)
+    }
+
+    /// Starts what was stopped; milliseconds from exec to the first acknowledgement of a record to
+    /// this topic.
+    pub(crate) fn restart(
+        &self,
+        side: Side,
+        (data, address): (PathBuf, SocketAddr),
+        topic: &str,
+    ) -> Result<(Server, f64)> {
+        let started;
+        let server = if side.is_frazil() {
+            started = Instant::now();
+            Server::Frazil(Broker::exec(&self.frazil, &data, &[])?, data)
         } else {
             let kit = self.kit.as_ref().context("no Kafka was asked for")?;
-            let (data, address) = server.stop()?;
             let prepared = Prepared::of(&data, address);
-            let started = Instant::now();
-            let kafka = prepared.exec(kit)?;
-            first_ack(address, topic, PATIENCE)?;
-            let took = started.elapsed();
-            Server::Kafka(kafka, data).discard()?;
-            Ok(took.as_secs_f64() * 1e3)
-        }
+            started = Instant::now();
+            Server::Kafka(prepared.exec(kit)?, data)
+        };
+        first_ack(server.address(), topic, PATIENCE)?;
+        let took = started.elapsed().as_secs_f64() * 1e3;
+        Ok((server, took))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use frazil_store::{Control, Faults, Options};
+use frazil_store::{Control, Counters, Faults, Options};
 use tokio::runtime::Handle;
 
 const BUCKET: &str = "reliability";
@@ -35,6 +35,11 @@ impl Store {
     /// What goes wrong.
     pub(crate) fn faults(&self) -> &Control {
         self.server.faults()
+    }
+
+    /// What it was asked so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.server.counters()
     }
 
     /// Where it listens.

@@ -45,7 +45,8 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 /// Text as of a log of events, which compresses about as such logs do; the same in each run.
 fn events(length: usize) -> Vec<u8> {
     let mut text = Vec::with_capacity(length + 200);
-    for (n, word) in noise(length / 32 + 8).chunks_exact(4).enumerate() {
+    // No line is shorter than 64 bytes.
+    for (n, word) in noise((length / 64 + 1) * 4).chunks_exact(4).enumerate() {
         let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         let line = format!(
             "{{\"id\":{n},\"user\":\"u{:08x}\",\"action\":\"page_view\",\"path\":\"/items/{}\",\"ms\":{}}}\n",
@@ -158,6 +159,13 @@ mod tests {
             assert_eq!(record.key, None);
             assert_eq!(record.value.as_ref().unwrap().len(), 100);
             assert_eq!(record.timestamp, TIMESTAMP);
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_events_as_a_batch_says() {
+        for length in [1, 100, 1600, 16 << 10, 1 << 20] {
+            assert_eq!(events(length).len(), length);
         }
     }
 
