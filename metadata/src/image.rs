@@ -59,7 +59,7 @@ impl Content {
 
 impl Image {
     /// The image before the first entry, of a program that knows feature levels up to `knows`.
-    pub(crate) fn new(knows: u8, metrics: Metrics) -> Self {
+    pub fn new(knows: u8, metrics: Metrics) -> Self {
         Self {
             knows,
             end: watch::Sender::new(None),
@@ -135,7 +135,7 @@ impl Image {
 
     /// Applies entries in order; those without an envelope only move the index. Answers the
     /// outcomes, one per entry. Entries that are applied already are skipped.
-    pub(crate) fn apply(&self, entries: &[(u64, Option<Envelope>)]) -> Vec<Option<Outcome>> {
+    pub fn apply(&self, entries: &[(u64, Option<Envelope>)]) -> Vec<Option<Outcome>> {
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut touched = Vec::new();
         let applied = {
@@ -162,7 +162,7 @@ impl Image {
     }
 
     /// Replaces the state by a later one.
-    pub(crate) fn install(&self, state: State, applied: u64) {
+    pub fn install(&self, state: State, applied: u64) {
         {
             let mut content = self.content.write();
             content.state = state;
