@@ -12,7 +12,7 @@ mod direct;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -340,6 +340,12 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+/// Whether two paths, which exist, are on one file system.
+pub(crate) fn same_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path| fs::metadata(path).map(|metadata| metadata.dev());
+    matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 pub(crate) use self::direct::read as read_direct;

@@ -475,7 +475,7 @@ impl Node {
                 ids: Arc::clone(&env.ids),
                 metrics: metrics.0.clone(),
             };
-            Cache::start(cache_config(config, store.kind), parts)
+            Cache::start(cache_config(config, store), parts)
         };
         let started = match start().await {
             Err(frazil_cache::Error::WalLost(lost)) if config.wal_accept_loss => {
@@ -802,7 +802,12 @@ async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result
     }
 }
 
-fn cache_config(config: &Config, kind: Kind) -> frazil_cache::Config {
+/// So many bytes gather only while more comes than the log takes at once; writing them to a segment takes
+/// longer than the two syncs that a segment needs more.
+const PAST_LOG_BYTES: usize = 1 << 20;
+
+fn cache_config(config: &Config, store: &Store) -> frazil_cache::Config {
+    let kind = store.kind;
     let cloud = kind == Kind::Cloud;
     let defaults = match cloud {
         true => frazil_cache::Config::remote(),
@@ -820,6 +825,9 @@ fn cache_config(config: &Config, kind: Kind) -> frazil_cache::Config {
     frazil_cache::Config {
         buffer_bytes: config.flush_buffer_bytes as usize,
         segment_bytes: config.flush_segment_bytes as usize,
+        past_log_bytes: store
+            .shares_disk_with(&config.data_dir)
+            .then_some(PAST_LOG_BYTES),
         put_budget,
         uploads_max: config.flush_uploads as usize,
         wal: Some(WalConfig {

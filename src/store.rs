@@ -269,6 +269,12 @@ impl Store {
         self.s3.clone()
     }
 
+    /// Whether it is a directory of the file system that `path` is on.
+    pub fn shares_disk_with(&self, path: &std::path::Path) -> bool {
+        let directory = self.directory.as_deref();
+        directory.is_some_and(|directory| crate::env::same_file_system(directory, path))
+    }
+
     /// Makes the directories of the cluster with this prefix durable, if the store is a directory;
     /// see [`frazil_cache::local_store`]. Blocks for a few milliseconds.
     ///

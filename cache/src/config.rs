@@ -18,6 +18,10 @@ pub struct Config {
     /// The store is a directory of this machine. It syncs what it writes
     /// (`LocalFileSystem::with_fsync`); see [`crate::local_store`].
     pub local_store: bool,
+    /// Batches at [`Durability::Local`](crate::Durability) that have gathered to so many bytes while the
+    /// write-ahead log was busy go into the store alone, which is the stronger promise. Only for a store
+    /// on the log's disk, which is as fast as the log and fails with it. `None`: all go into the log.
+    pub past_log_bytes: Option<usize>,
     /// How many PUTs may be spent. `None`: they cost nothing (a local store).
     pub put_budget: Option<PutBudget>,
     /// How long an open segment gathers batches, even when a PUT could be spent at once.
@@ -91,6 +95,7 @@ impl Config {
             buffer_bytes: 64 * MIB,
             segment_bytes: 8 * MIB,
             local_store: false,
+            past_log_bytes: None,
             put_budget: Some(PutBudget {
                 per_second: 4.0,
                 burst: 8,

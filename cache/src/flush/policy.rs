@@ -77,6 +77,7 @@ pub(crate) struct Policy {
     linger: Duration,
     segment_bytes: usize,
     uploads_max: usize,
+    past_log_bytes: Option<usize>,
 }
 
 impl Policy {
@@ -92,7 +93,19 @@ impl Policy {
             linger: config.linger,
             segment_bytes: config.segment_bytes,
             uploads_max: config.uploads_max,
+            past_log_bytes: config.past_log_bytes,
         }
+    }
+
+    /// Whether batches may go past the write-ahead log at all.
+    pub(crate) fn may_pass_the_log(&self) -> bool {
+        self.past_log_bytes.is_some()
+    }
+
+    /// Whether local batches of so many bytes that wait for the write-ahead log go into their segment
+    /// alone.
+    pub(crate) fn passes_the_log(&self, bytes: usize) -> bool {
+        self.past_log_bytes.is_some_and(|least| bytes >= least)
     }
 
     /// Whether a segment of `bytes` bytes can take `more`. The factor of two bounds what the last

@@ -275,6 +275,9 @@ fn simulate(seed: u64) -> usize {
             latency: Duration::from_millis(producer.below(60)),
         };
         world.store.set(weather);
+        // As if the store were on the log's disk.
+        let least = 100 + producer.below(15_000) as usize;
+        world.config.past_log_bytes = producer.chance(40).then_some(least);
         let mut windows = Windows {
             weather,
             outage: false,

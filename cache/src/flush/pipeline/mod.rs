@@ -16,13 +16,20 @@
 //!   its segment, and one commit is in flight at a time. With the next one, the offsets of a
 //!   partition are in the order of the calls.
 //! - A local batch does not overtake an object batch of its partition: while one is not settled,
-//!   local batches of that partition become object batches, whose promise is the stronger one.
+//!   local batches of that partition become object batches, whose promise is the stronger one. Where
+//!   batches may pass the log (below) they do so only when they are sealed; until then they wait.
 //! - A segment is committed only when it is durable, a group only when it is synced. Nothing is
 //!   acknowledged before its commit.
 //! - A segment's commit moves exactly those of its local batches which the state has appended,
 //!   never a refused or repeated one, so the state's extents and the log agree.
 //! - `sealed_below` never passes a segment that may still be committed, and passes every segment
 //!   that was given up before anything later is committed.
+//!
+//! # Past the log
+//! On a store that is on the disk of the log, every byte would be written there twice. So when local
+//! batches have gathered to [`Config::past_log_bytes`](crate::Config::past_log_bytes) while the log was
+//! busy or an object batch was in front of them, they become object batches, and their segment is sealed.
+//! As soon as fewer come together they go into the log again.
 //!
 //! # Unknown outcomes
 //! If the outcome of a commit stays unknown, its batches are answered so, and the pipeline goes
@@ -158,9 +165,14 @@ impl Pipeline {
         durability: Durability,
         now: Duration,
     ) -> Result<(), AppendError> {
+        let open = self.open();
+        let overtakes = open.objects.contains(&partition);
         let local = durability == Durability::Local
             && self.wal.usable
-            && !self.awaiting.contains_key(&partition);
+            && match self.policy.may_pass_the_log() {
+                true => !overtakes,
+                false => !self.awaiting.contains_key(&partition),
+            };
         if local {
             if self.wal.held + u64::from(info.length) > self.wal.limit {
                 return Err(AppendError::Unavailable(
@@ -172,9 +184,7 @@ impl Pipeline {
             *self.awaiting.entry(partition).or_default() += 1;
         }
         let open = self.room(1, cost(info.length), now);
-        if local {
-            open.forming.push(open.slots.len());
-        } else {
+        if !local {
             open.awaited_since.get_or_insert(now);
         }
         open.put(
@@ -308,15 +318,8 @@ impl Pipeline {
         for seal in rest {
             self.raise_queued(seal, now);
         }
-        let awaiting = self.awaiting.clone();
         let usable = self.wal.usable;
-        let open = self.segments.back_mut().expect("there is an open segment");
-        let forming = std::mem::take(&mut open.forming);
-        let (raised, stay): (Vec<_>, Vec<_>) = forming
-            .into_iter()
-            .partition(|&slot| !usable || awaiting.contains_key(&open.slots[slot].partition));
-        open.forming = stay;
-        raise_to_object(open, &raised, &mut self.awaiting, &mut self.wal, now);
+        self.raise_forming(now, |awaited| !usable || awaited);
     }
 
     /// The commit in flight has succeeded.
@@ -418,6 +421,10 @@ impl Pipeline {
 
     /// What is to be done now, and when to ask again at the latest.
     pub(crate) fn pump(&mut self, now: Duration) -> (Vec<Effect>, Option<Duration>) {
+        let waiting = self.open().forming_bytes;
+        if self.policy.passes_the_log(waiting) {
+            self.raise_forming(now, |_| true);
+        }
         let wake = self.judge(now);
         let mut effects = std::mem::take(&mut self.effects);
         self.write_wal(&mut effects);
@@ -441,7 +448,7 @@ impl Pipeline {
             Verdict::Wait => None,
             Verdict::WaitUntil(at) => Some(at),
             Verdict::Seal => {
-                self.seal();
+                self.seal(now);
                 None
             }
         }
@@ -460,9 +467,11 @@ impl Pipeline {
         self.policy.judge(&facts, busy, now)
     }
 
-    fn seal(&mut self) {
+    fn seal(&mut self, now: Duration) {
+        self.close_forming(now);
         let open = self.segments.back_mut().expect("there is an open segment");
         open.stage = Stage::Uploading;
+        open.objects = HashSet::new();
         open.number = self.next_number;
         self.next_number += 1;
         self.effects.push(Effect::Upload {
@@ -470,9 +479,6 @@ impl Pipeline {
             id: SegmentId::new(self.epoch, open.number),
             batches: open.batches(),
         });
-        if let Some(group) = close_group(open) {
-            self.groups.push_back(group);
-        }
         let next = Segment::new(open.seal + 1);
         self.segments.push_back(next);
     }
@@ -481,9 +487,12 @@ impl Pipeline {
         if self.wal.writing {
             return;
         }
-        if let Some(group) = close_group(self.open()) {
-            self.groups.push_back(group);
-        }
+        let open = self.segments.back_mut().expect("there is an open segment");
+        // The others wait for what is in front of them.
+        let ready = |slot: &Slot| !self.awaiting.contains_key(&slot.partition);
+        let wait = self.policy.may_pass_the_log() && !self.awaiting.is_empty();
+        self.groups
+            .extend(close_group(open, |slot| !wait || ready(slot)));
         let mut batches = Vec::new();
         for group in self.groups.iter_mut().filter(|group| group.is_queued()) {
             group.stage = GroupStage::Writing;
@@ -544,12 +553,10 @@ impl Pipeline {
     /// Adds batches that have their offsets to one segment.
     fn put_together(&mut self, slots: Vec<Slot>, wal_start: Option<u64>, now: Duration) {
         let bytes = slots.iter().map(|slot| cost(slot.info.length)).sum();
-        let open = self.room(slots.len(), bytes, now);
+        self.room(slots.len(), bytes, now);
         // They come to lie between the batches of a group that is still forming. Those in front of
         // them have to be an extent of their own, or it would be cut when it is moved.
-        if let Some(group) = close_group(open) {
-            self.groups.push_back(group);
-        }
+        self.close_forming(now);
         let open = self.open();
         open.wal_start = open.wal_start.into_iter().chain(wal_start).min();
         for slot in slots {
@@ -566,7 +573,7 @@ impl Pipeline {
             open.flush = true;
             let verdict = self.verdict(now);
             assert_eq!(verdict, Verdict::Seal, "a flush needs no reason");
-            self.seal();
+            self.seal(now);
         }
         self.open()
     }
@@ -610,6 +617,25 @@ impl Pipeline {
                 tickets: segment.slots.iter().map(|slot| slot.ticket).collect(),
             });
         }
+    }
+
+    /// Ends what is forming: nothing comes to it any more.
+    fn close_forming(&mut self, now: Duration) {
+        if self.policy.may_pass_the_log() {
+            // What waits behind an object batch would overtake it as a group.
+            self.raise_forming(now, |awaited| awaited);
+        }
+        let open = self.segments.back_mut().expect("there is an open segment");
+        self.groups.extend(close_group(open, |_| true));
+    }
+
+    /// Raises those of the forming local batches for which `wanted` holds, given whether
+    /// an object batch of its partition is not settled.
+    fn raise_forming(&mut self, now: Duration, wanted: impl Fn(bool) -> bool) {
+        let open = self.segments.back_mut().expect("there is an open segment");
+        let awaiting = &self.awaiting;
+        let raised = open.take_forming(|slot| wanted(awaiting.contains_key(&slot.partition)));
+        raise_to_object(open, &raised, &mut self.awaiting, &mut self.wal, now);
     }
 
     /// Raises the batches of a queued group whose partition has unsettled object batches.
@@ -686,6 +712,7 @@ fn raise_to_object(
         slot.held = false;
         wal.held -= u64::from(slot.info.length);
         *awaiting.entry(slot.partition).or_default() += 1;
+        segment.objects.insert(slot.partition);
         segment.awaited_since.get_or_insert(now);
     }
 }

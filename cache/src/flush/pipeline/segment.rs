@@ -1,6 +1,6 @@
 //! Segments on their way, and the groups of their local batches.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use frazil_core::ports::BatchInfo;
@@ -62,6 +62,10 @@ pub(super) struct Segment {
     pub(super) wal_start: Option<u64>,
     /// The local batches that are not in a group yet.
     pub(super) forming: Vec<usize>,
+    /// Their bytes.
+    pub(super) forming_bytes: usize,
+    /// While it is open, the partitions of its object batches.
+    pub(super) objects: HashSet<TopicPartition>,
     /// Groups of it that are not settled.
     pub(super) groups: usize,
 }
@@ -98,6 +102,8 @@ impl Segment {
             flush: false,
             wal_start: None,
             forming: Vec::new(),
+            forming_bytes: 0,
+            objects: HashSet::new(),
             groups: 0,
         }
     }
@@ -117,7 +123,29 @@ impl Segment {
     pub(super) fn put(&mut self, slot: Slot, now: Duration) {
         self.since.get_or_insert(now);
         self.bytes += cost(slot.info.length);
+        match slot.place {
+            Place::Local => {
+                self.forming.push(self.slots.len());
+                self.forming_bytes += slot.info.length as usize;
+            }
+            Place::Object => {
+                self.objects.insert(slot.partition);
+            }
+            Place::At(_) | Place::Nowhere => {}
+        }
         self.slots.push(slot);
+    }
+
+    /// Takes those of the local batches that are not in a group yet for which `wanted` holds.
+    pub(super) fn take_forming(&mut self, wanted: impl Fn(&Slot) -> bool) -> Vec<usize> {
+        let slots = &self.slots;
+        let (taken, stay): (Vec<_>, Vec<_>) = std::mem::take(&mut self.forming)
+            .into_iter()
+            .partition(|&slot| wanted(&slots[slot]));
+        self.forming = stay;
+        let bytes = taken.iter().map(|&slot| slots[slot].info.length as usize);
+        self.forming_bytes -= bytes.sum::<usize>();
+        taken
     }
 
     pub(super) fn batches(&self) -> Vec<(Ticket, TopicPartition)> {
@@ -149,14 +177,16 @@ pub(super) fn find(segments: &mut VecDeque<Segment>, seal: u64) -> &mut Segment 
     segment
 }
 
-pub(super) fn close_group(segment: &mut Segment) -> Option<Group> {
-    if segment.forming.is_empty() {
+/// Makes a group of those of the forming local batches for which `wanted` holds.
+pub(super) fn close_group(segment: &mut Segment, wanted: impl Fn(&Slot) -> bool) -> Option<Group> {
+    let members = segment.take_forming(wanted);
+    if members.is_empty() {
         return None;
     }
     segment.groups += 1;
     Some(Group {
         seal: segment.seal,
-        members: std::mem::take(&mut segment.forming),
+        members,
         stage: GroupStage::Queued,
     })
 }

@@ -77,6 +77,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(None)
+    }
+
+    fn with(past_log_bytes: Option<usize>) -> Self {
         let mut state = State::new((0..3).map(partition));
         let epoch = state.register(BROKER);
         let policy = Policy::new(&Config {
@@ -87,6 +91,7 @@ impl World {
             segment_bytes: 5_000,
             linger: Duration::from_millis(40),
             uploads_max: 3,
+            past_log_bytes,
             ..Config::remote()
         });
         Self {
@@ -270,7 +275,11 @@ fn lay_out(batches: &[(Ticket, TopicPartition)], lengths: &[u32], from: u64) -> 
 }
 
 fn check(steps: &[Step]) {
-    let mut world = World::new();
+    check_with(None, steps);
+}
+
+fn check_with(past_log_bytes: Option<usize>, steps: &[Step]) {
+    let mut world = World::with(past_log_bytes);
     let mut sent: Vec<(Ticket, i32)> = Vec::new();
     for step in steps {
         if let Step::Append { partition, .. } = step {
@@ -309,6 +318,12 @@ proptest! {
     #[test]
     fn any_order_of_events_keeps_the_promises(steps in steps()) {
         check(&steps);
+    }
+
+    /// Also if large groups go past the log.
+    #[test]
+    fn groups_that_pass_the_log_keep_the_promises(steps in steps(), least in 100_usize..6_000) {
+        check_with(Some(least), &steps);
     }
 }
 
@@ -416,4 +431,37 @@ fn a_segment_has_no_more_batches_than_a_commit_may() {
         _ => None,
     });
     assert_eq!(uploads.collect::<Vec<_>>(), [COMMIT_BATCHES_MAX]);
+}
+
+#[test]
+fn what_gathers_behind_the_log_passes_it_until_less_comes() {
+    let mut world = World::with(Some(2_000));
+    let append = |partition| Step::Append {
+        partition,
+        local: true,
+        length: 1_000,
+    };
+    world.step(&append(0));
+    assert_eq!(
+        world.writing.as_ref().map(Vec::len),
+        Some(1),
+        "the log is free"
+    );
+    // Less than that waits for the log; as much does not.
+    world.step(&append(1));
+    assert_eq!(world.pipeline.wal_held(), 2_000);
+    world.step(&append(2));
+    assert_eq!(world.pipeline.wal_held(), 1_000);
+    world.step(&Step::Pass(5));
+    assert_eq!(world.uploads.len(), 1, "sealed at once");
+    // Behind those that pass it, a small group waits, and is in the log afterwards.
+    world.step(&Step::Synced);
+    world.step(&Step::Committed);
+    world.step(&append(1));
+    assert!(world.writing.is_none());
+    world.step(&Step::Uploaded(0));
+    world.step(&Step::Committed);
+    assert_eq!(world.writing.as_ref().map(Vec::len), Some(1));
+    assert_eq!(world.answers.len(), 3);
+    world.finish();
 }
