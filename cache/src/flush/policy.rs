@@ -1,7 +1,7 @@
 //! When to seal the open segment. Pure.
 //!
 //! A flush costs a PUT. While the budget has a PUT to spend, the segment is sealed as soon as it
-//! has gathered for a few milliseconds; when it has none, batches gather until there is one; a
+//! has gathered for a few milliseconds, and at once if nothing is being uploaded and PUTs are plenty; when it has none, batches gather until there is one; a
 //! full segment is sealed in any case. So a lone producer sees the store's latency instead of a
 //! timer, and the bill stays bounded by the budget plus one PUT per full segment.
 //!
@@ -35,6 +35,12 @@ impl Bucket {
         }
         // Rounded up to the next microsecond, so that the token is whole when the timer fires.
         now + Duration::from_secs_f64(missing / self.budget.per_second) + Duration::from_micros(1)
+    }
+
+    /// Half of what can be saved up is there: nobody has used more than the budget for a while.
+    fn is_plenty(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.tokens >= f64::from(self.budget.burst) / 2.0
     }
 
     /// Takes a token, or what is left of one: a full segment is sealed without asking.
@@ -127,8 +133,12 @@ impl Policy {
             return Verdict::Wait;
         }
         let lingered = since + self.linger;
+        let plenty = self
+            .bucket
+            .as_mut()
+            .is_none_or(|bucket| bucket.is_plenty(now));
         let mut due = match open.awaited_since {
-            Some(awaited) if self.at_once && busy == 0 => awaited.min(lingered),
+            Some(awaited) if busy == 0 && (self.at_once || plenty) => awaited.min(lingered),
             Some(awaited) => (awaited + self.gather).min(lingered),
             None => lingered,
         };
@@ -187,10 +197,28 @@ mod tests {
     fn with_budget_a_segment_gathers_briefly() {
         let mut policy = remote();
         assert_eq!(
-            policy.judge(&open(9, 100, true), 0, ms(100)),
+            policy.judge(&open(9, 100, true), 1, ms(100)),
             Verdict::WaitUntil(ms(105))
         );
-        assert_eq!(policy.judge(&open(9, 100, true), 0, ms(105)), Verdict::Seal);
+        assert_eq!(policy.judge(&open(9, 100, true), 1, ms(105)), Verdict::Seal);
+    }
+
+    #[test]
+    fn a_lone_producer_is_not_made_to_wait_while_puts_are_plenty() {
+        let mut policy = Policy::new(&Config {
+            put_budget: Some(PutBudget {
+                per_second: 4.0,
+                burst: 6,
+            }),
+            ..Config::remote()
+        });
+        for _ in 0..4 {
+            assert_eq!(policy.judge(&open(9, 1, true), 0, ms(1)), Verdict::Seal);
+        }
+        // There are two left, less than half of what can be saved up.
+        let gathers = Verdict::WaitUntil(ms(6));
+        assert_eq!(policy.judge(&open(9, 1, true), 0, ms(1)), gathers);
+        assert_eq!(policy.judge(&open(9, 1, true), 0, ms(6)), Verdict::Seal);
     }
 
     #[test]
