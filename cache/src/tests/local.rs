@@ -336,6 +336,34 @@ async fn a_full_disk_sends_batches_past_the_log_until_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_groups_find_space_that_is_written_already() {
+    let world = World::new(1);
+    let node = world.start().await;
+    let before = world.disk.count(Operation::Write);
+    for _ in 0..10 {
+        node.append(0, LOCAL).await.await.unwrap();
+    }
+    // The header, ten groups, and once zeros behind the first of them.
+    assert_eq!(world.disk.count(Operation::Write) - before, 12);
+    assert_eq!(node.cache.stats().wal_syncs, 10);
+    node.kill().await;
+
+    // There is no promise in the zeros: without room for them, the log is used all the same.
+    let world = World::new(2);
+    let node = world.start().await;
+    world.disk.fail(Fault::once(Operation::Write, 2, ENOSPC));
+    node.append(0, LOCAL).await.await.unwrap();
+    node.append(0, LOCAL).await.await.unwrap();
+    assert_eq!(node.cache.stats().wal_syncs, 2);
+    assert_eq!(places(&world, 0), [true; 2]);
+    node.kill().await;
+    world.disk.crash(1);
+    let node = world.start().await;
+    let batches = node.read_all(&world.quorum, partition(0), 1_000).await;
+    assert_eq!(batches.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_failed_write_left_is_not_mistaken_for_a_later_one() {
     let world = World::new(1);
     let node = world.start().await;

@@ -14,7 +14,8 @@
 //!            in a payload. Between two files there may be positions that nothing is written at.
 //! ```
 //!
-//! A file is written once, from its beginning on, in preallocated space. One group of batches is
+//! A file is written once, from its beginning on, in preallocated space, which is written with zeros a
+//! piece ahead of small groups. One group of batches is
 //! one write and one sync, and one frame per partition, so that a partition's batches of a group
 //! lie back to back.
 //!

@@ -20,6 +20,13 @@ use crate::config::WalConfig;
 use crate::flush::upload::Batches;
 use crate::metrics::Metrics;
 
+/// Bytes that are written as zeros at once, ahead of small groups. Reserved space alone is not enough: a
+/// file system notes for each block that it has been written, and a sync then waits for its journal,
+/// behind whatever others sync, instead of for these bytes alone.
+const ZEROED: u64 = 1 << 20;
+/// Groups from this length on are not worth writing twice.
+const SMALL: usize = 128 << 10;
+
 /// How long a full disk is left alone. Finding out that it still is costs creating a file.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,6 +64,27 @@ struct Open {
     /// Where the next frame goes.
     end: u64,
     capacity: u64,
+    /// Up to where it has been written, be it with zeros.
+    zeroed: u64,
+}
+
+impl Open {
+    /// Keeps written space ahead of small groups, to be synced with the group that was just written and
+    /// ends at `end`.
+    fn zero_ahead(&mut self, end: u64) -> io::Result<()> {
+        self.zeroed = self.zeroed.max(end);
+        if self.zeroed < self.capacity && self.zeroed - end < ZEROED / 4 {
+            let until = (self.zeroed + ZEROED).min(self.capacity);
+            let zeros = vec![0; (until - self.zeroed) as usize];
+            match self.file.write_all_at(&zeros, self.zeroed) {
+                // It was for speed only. Whether there is room the groups will find.
+                Err(error) if is_full(&error) => {}
+                written => written?,
+            }
+            self.zeroed = until;
+        }
+        Ok(())
+    }
 }
 
 impl Writer {
@@ -130,6 +158,12 @@ impl Writer {
         let encoded = file::encode(batches, &open.salt, self.sequence, self.sequence);
         let at = open.end;
         let written = open.file.write_all_at(&encoded.frames, at);
+        let end = at + encoded.frames.len() as u64;
+        let small = encoded.frames.len() < SMALL;
+        let written = match small {
+            true => written.and_then(|()| open.zero_ahead(end)),
+            false => written,
+        };
         let result = written
             .map_err(|source| {
                 let full = is_full(&source);
@@ -206,6 +240,7 @@ impl Writer {
             salt: header.salt,
             end,
             capacity,
+            zeroed: end,
         })
     }
 
