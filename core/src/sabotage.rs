@@ -101,6 +101,26 @@ bugs! {
     RetentionTakesMore = "retention-takes-more",
     /// What was never committed stays in the store for ever.
     OrphansStay = "orphans-stay",
+    /// What was planned on roots, extents or a table that have changed since is applied.
+    ReplacesWhatHasChanged = "replaces-what-has-changed",
+    /// A job whose claim is past replaces extents and the table.
+    PastClaimsReplace = "past-claims-replace",
+    /// Roots and extents are replaced, and the table's metadata stays the one before.
+    PointerIsLeftBehind = "pointer-is-left-behind",
+    /// The last batch of an extent becomes no rows.
+    ConversionDropsBatch = "conversion-drops-a-batch",
+    /// One of the files that were merged stays in the table, beside the one that has its rows.
+    MergedFilesStay = "merged-files-stay",
+    /// The last row group of a log's cold part is passed over by who comes from the one before.
+    ColdReadSkipsGroup = "cold-read-skips-a-group",
+    /// Retired objects of tables are deleted at once.
+    TablesHaveNoGrace = "tables-have-no-grace",
+    /// What only the oldest kept snapshot names is taken for orphans.
+    OldSnapshotIsForgotten = "old-snapshot-is-forgotten",
+    /// What a job writes is taken for orphans while it is at work.
+    RunningClaimIsOrphaned = "running-claim-is-orphaned",
+    /// Files that no snapshot names go, although the log needs them.
+    ExpiredFilesLeaveTheLog = "expired-files-leave-the-log",
 }
 
 /// Whether this process has the bug. Always `false` without the feature.

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use frazil_core::cold::TableObject;
 use frazil_core::ports::{ClaimStatus, Replacement, Table, TablePointer, TableRefusal};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::{TopicId, TopicPartition};
 use minicbor::{Decode, Encode};
 use uuid::Uuid;
@@ -184,7 +185,8 @@ impl State {
         }
         let tables = self.tables.get_or_insert_default();
         if let Some(entry) = tables.by_topic.get_mut(&topic) {
-            if let Some(table) = &replacement.table {
+            let table = replacement.table.as_ref();
+            if let Some(table) = table.filter(|_| !sabotage::on(Bug::PointerIsLeftBehind)) {
                 entry.pointer = Some(table.new);
             }
             entry.lease = entry
@@ -212,6 +214,7 @@ impl State {
         let entry = self.tables.as_ref().and_then(|t| t.by_topic.get(&topic));
         let entry = match entry {
             Some(entry) if claim == entry.claim => entry,
+            Some(entry) if claim > 0 && sabotage::on(Bug::PastClaimsReplace) => entry,
             Some(entry) if claim < entry.claim && claim > 0 => {
                 return Err(Misfit::Refused(TableRefusal::Superseded));
             }
@@ -245,10 +248,10 @@ impl State {
         }
         let pointer = entry.pointer.map(|pointer| pointer.metadata);
         let table = replacement.table.as_ref();
-        if table.is_some_and(|table| table.expected != pointer)
+        let changed = table.is_some_and(|table| table.expected != pointer)
             || (replacement.moves.iter().zip(&logs))
-                .any(|(moved, log)| moved.expected != log.cold().map(|root| root.id))
-        {
+                .any(|(moved, log)| moved.expected != log.cold().map(|root| root.id));
+        if changed && !sabotage::on(Bug::ReplacesWhatHasChanged) {
             return Err(Misfit::Refused(TableRefusal::Changed));
         }
         let counts = replacement.moves.iter().zip(&logs);

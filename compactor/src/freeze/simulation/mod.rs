@@ -200,25 +200,25 @@ impl Producer {
                 if self.world.chance(40) {
                     continue;
                 }
-                let batch = self.batch();
-                let header = BatchHeader::parse(&batch).expect("a batch");
-                let location = Location::Segment {
-                    id,
-                    start: object.len() as u32,
-                    length: header.length,
-                };
-                let info = BatchInfo {
-                    length: header.length,
-                    records: header.offsets(),
-                    max_timestamp: header.max_timestamp,
-                    producer: None,
-                };
+                let start = object.len() as u32;
+                let mut batches = Vec::new();
+                for _ in 0..1 + self.world.below(3) {
+                    let batch = self.batch();
+                    let header = BatchHeader::parse(&batch).expect("a batch");
+                    batches.push(BatchInfo {
+                        length: header.length,
+                        records: header.offsets(),
+                        max_timestamp: header.max_timestamp,
+                        producer: None,
+                    });
+                    object.extend_from_slice(&batch);
+                }
+                let length = object.len() as u32 - start;
                 appends.push(Append {
                     partition: TopicPartition::new(*topic, partition),
-                    location,
-                    batches: vec![info],
+                    location: Location::Segment { id, start, length },
+                    batches,
                 });
-                object.extend_from_slice(&batch);
             }
         }
         let bytes = object.len() as u64;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frazil_core::batch::BatchHeader;
 use frazil_core::cold::TableObject;
 use frazil_core::env::testing::SeededIds;
 use frazil_core::ports::{BatchOutcome, ClaimStatus, SegmentStatus};
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 use super::store::get;
 use crate::bucket::Bucket;
 use crate::freeze::JobError;
-use crate::freeze::collect::{reach_log, reach_table};
 use crate::freeze::tests::look::{self, Rows};
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
@@ -71,11 +71,12 @@ impl Oracle {
         match (&envelope.command, outcome) {
             (Command::Commit(commit), Outcome::Committed(outcome)) => {
                 for (append, outcome) in commit.appends.iter().zip(&outcome.appends) {
-                    if let [BatchOutcome::Appended(base)] = outcome.batches[..] {
-                        self.appended(append.partition, append.location, base);
-                    }
+                    self.appended(append.partition, append.location, &outcome.batches);
                 }
             }
+            // A lease is renewed, or given up.
+            (Command::Replace(nothing), Outcome::Replaced(Ok(())))
+                if nothing.moves.is_empty() && nothing.table.is_none() => {}
             (Command::Replace(replacement), Outcome::Replaced(Ok(()))) => {
                 self.replacements += 1;
                 assert!(self.replacements < 1000, "jobs go on and on");
@@ -91,43 +92,46 @@ impl Oracle {
         }
     }
 
-    fn appended(&mut self, partition: TopicPartition, location: Location, base: Offset) {
+    fn appended(&mut self, at: TopicPartition, location: Location, batches: &[BatchOutcome]) {
         let Location::Segment { id, start, length } = location else {
             panic!("{location:?}");
         };
         let object = get(&self.objects, &self.bucket.segment(id)).expect("it was put first");
-        let batch: Bytes = object.slice(start as usize..(start + length) as usize);
-        let rows = self.rows.entry(partition.topic).or_default();
-        writer::records(base, &batch, |record| {
-            let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-            let headers = record.headers.bytes().to_vec();
-            let row = (
-                record.timestamp,
-                owned(record.key),
-                owned(record.value),
-                headers,
-            );
-            rows.insert((partition.partition, record.offset), row);
-            Ok::<(), frazil_table::Error>(())
-        })
-        .expect("a sound batch");
+        let mut rest: Bytes = object.slice(start as usize..(start + length) as usize);
+        let rows = self.rows.entry(at.topic).or_default();
+        for outcome in batches {
+            let header = BatchHeader::parse(&rest).expect("a batch");
+            let batch = rest.split_to(header.length as usize);
+            // Others are of a topic that is gone.
+            let BatchOutcome::Appended(base) = *outcome else {
+                continue;
+            };
+            writer::records(base, &batch, |record| {
+                let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+                let headers = record.headers.bytes().to_vec();
+                let row = (
+                    record.timestamp,
+                    owned(record.key),
+                    owned(record.value),
+                    headers,
+                );
+                rows.insert((at.partition, record.offset), row);
+                Ok::<(), frazil_table::Error>(())
+            })
+            .expect("a sound batch");
+        }
     }
 
     /// Notes what is named, all of which must be there, and since when the rest is not.
     fn look(&mut self, state: &State) {
         let mut named = BTreeSet::new();
         for topic in state.topics() {
-            let mut objects = BTreeSet::new();
-            for partition in 0..topic.partitions {
-                let partition = TopicPartition::new(topic.id, partition);
-                if let Some(root) = state.cold(&partition) {
-                    now(reach_log(&self.bucket, &partition, root, &mut objects));
-                }
-            }
+            let partitions = 0..topic.partitions;
+            let partitions = partitions.map(|index| TopicPartition::new(topic.id, index));
+            let roots = partitions.filter_map(|at| Some((at, state.cold(&at)?)));
+            let roots: Vec<_> = roots.collect();
             let pointer = state.table(topic.id).and_then(|table| table.pointer);
-            if let Some(pointer) = pointer {
-                now(reach_table(&self.bucket, topic.id, pointer, &mut objects));
-            }
+            let objects = now(look::named(&self.bucket, topic.id, &roots, pointer));
             named.extend(
                 objects
                     .into_iter()

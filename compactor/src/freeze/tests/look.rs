@@ -99,6 +99,39 @@ pub(crate) async fn snapshots(
     Ok(seen)
 }
 
+/// Everything that the log and the table name. Shares nothing with the search for orphans.
+pub(crate) async fn named(
+    bucket: &Bucket,
+    topic: TopicId,
+    roots: &[(TopicPartition, NodeRef)],
+    pointer: Option<TablePointer>,
+) -> Result<BTreeSet<TableObject>, JobError> {
+    let mut named = BTreeSet::new();
+    for (at, root) in roots {
+        let nodes = manifests::nodes(bucket, at, root).await?.into_iter();
+        named.extend(nodes.map(|id| TableObject::Manifest(at.partition, id)));
+        let groups = manifests::groups(bucket, at, root, root.base..root.end).await?;
+        let groups = groups.iter().filter(|group| group.length > 0);
+        named.extend(groups.map(|group| TableObject::Data(group.file)));
+    }
+    let Some(pointer) = pointer else {
+        return Ok(named);
+    };
+    let object = |location: &str| object_at(topic, location).expect("an object of the topic");
+    named.insert(TableObject::Metadata(pointer.metadata));
+    let table = Snapshot::load(bucket, topic, Some(pointer), String::new(), 0).await?;
+    for snapshot in &table.metadata.snapshots {
+        named.insert(object(&snapshot.manifest_list));
+        for file in list(bucket, topic, &snapshot.manifest_list).await? {
+            named.insert(object(&file.path));
+            let entries = entries(bucket, topic, &file).await?.into_iter();
+            let live = entries.filter(|entry| entry.status != Status::Deleted);
+            named.extend(live.map(|entry| object(&entry.file.path)));
+        }
+    }
+    Ok(named)
+}
+
 /// The names of the files of a snapshot; none occurs twice.
 pub(crate) fn names(topic: TopicId, seen: &Seen) -> BTreeSet<ObjectId> {
     let mut names = BTreeSet::new();
