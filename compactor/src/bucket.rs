@@ -20,6 +20,14 @@ use tokio::time::Instant;
 /// How long one object is asked for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the list of the store says of an object: another one, if it was written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    bytes: u64,
+    modified_us: i64,
+    tag: Option<String>,
+}
+
 /// The objects below the cluster's prefix. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Bucket {
@@ -54,7 +62,7 @@ impl Bucket {
     }
 
     /// The keys of the objects below `folder`, all without the cluster's prefix.
-    pub(crate) fn list(&self, folder: &str) -> BoxStream<'static, Result<String>> {
+    pub(crate) fn list(&self, folder: &str) -> BoxStream<'static, Result<(String, Stamp)>> {
         let prefix = self.prefix.clone();
         let folder = Path::from(format!("{prefix}/{folder}"));
         let keys = self
@@ -65,7 +73,12 @@ impl Bucket {
                     let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
                     parts.join("/")
                 });
-                std::future::ready(Ok(key))
+                let stamp = Stamp {
+                    bytes: object.size,
+                    modified_us: object.last_modified.timestamp_micros(),
+                    tag: object.e_tag,
+                };
+                std::future::ready(Ok(key.map(|key| (key, stamp))))
             });
         keys.boxed()
     }

@@ -11,25 +11,25 @@
 //! orphan if its claim was over *before* the roots were read, and nothing names it that the state's
 //! roots lead to: the partitions' manifests, and the table's metadata with all its snapshots. Only
 //! the newest claim can name anything new, and others only what was named before; so an orphan stays
-//! one. Everything on the way is read and checked, and whatever is named must be there; if anything
-//! is not as it should be, nothing of the topic is deleted.
+//! one. Everything on the way is read and checked, once (see [`super::reach`]), and whatever is named
+//! must be there; if anything is not as it should be, nothing of the topic is deleted.
 //!
 //! The list of the store only tells where to look. Absence is never a reason to delete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use frazil_core::cold::{NodeRef, TableObject};
-use frazil_core::ports::{ClaimStatus, Table, TablePointer};
-use frazil_core::{TopicId, TopicPartition};
-use frazil_table::iceberg::Status;
+use frazil_core::TopicId;
+use frazil_core::cold::TableObject;
+use frazil_core::ports::{ClaimStatus, Table};
+use frazil_core::sabotage::{self, Bug};
 use futures_util::TryStreamExt;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
-use super::snapshot::{self, Snapshot, object_at};
-use super::{Ctx, JobError, manifests};
-use crate::bucket::Bucket;
+use super::reach::Memory;
+use super::{Ctx, JobError};
+use crate::bucket::Stamp;
 use crate::reclaim::delete;
 
 /// How many objects are deleted, and forgotten, at once.
@@ -44,7 +44,10 @@ pub(crate) async fn retired(
 ) -> Result<Option<u64>, JobError> {
     let mut total = 0;
     loop {
-        let before_ms = ctx.ledger.now_ms().saturating_sub(millis(grace));
+        let mut before_ms = ctx.ledger.now_ms().saturating_sub(millis(grace));
+        if sabotage::on(Bug::TablesHaveNoGrace) {
+            before_ms = ctx.ledger.now_ms();
+        }
         let mut due: BTreeMap<TopicId, Vec<TableObject>> = BTreeMap::new();
         let all = ctx.tables.retired_objects(PAGE).into_iter();
         for (topic, object, _) in all.take_while(|(_, _, since)| *since <= before_ms) {
@@ -81,7 +84,7 @@ pub(crate) async fn dead(
             continue;
         }
         let (objects, foreign) = listed(ctx, topic).await?;
-        let (gone, failed) = ctx.delete(topic, objects).await;
+        let (gone, failed) = ctx.delete(topic, objects.into_keys().collect()).await;
         total += gone.len() as u64;
         if let Some(failed) = failed {
             return Err(failed.into());
@@ -98,23 +101,27 @@ pub(crate) async fn dead(
 }
 
 /// What is found below a topic's prefix, and how many other things.
-async fn listed(ctx: &Ctx, topic: TopicId) -> Result<(Vec<TableObject>, u64), JobError> {
-    let mut objects = Vec::new();
+async fn listed(
+    ctx: &Ctx,
+    topic: TopicId,
+) -> Result<(BTreeMap<TableObject, Stamp>, u64), JobError> {
+    let mut objects = BTreeMap::new();
     let mut foreign = 0;
     let mut found = ctx.bucket.list(&format!("tables/{topic}"));
-    while let Some(key) = found.try_next().await? {
+    while let Some((key, stamp)) = found.try_next().await? {
         match TableObject::parse(&key) {
-            Some((of, object)) if of == topic => objects.push(object),
+            Some((of, object)) if of == topic => _ = objects.insert(object, stamp),
             _ => foreign += 1,
         }
     }
     Ok((objects, foreign))
 }
 
-/// Looks for orphans. Remembers since when each has been known.
-#[derive(Default)]
+/// Looks for orphans. Remembers since when each has been known, and what named objects name.
+#[derive(Clone, Default)]
 pub(crate) struct Orphans {
     known: BTreeMap<(TopicId, TableObject), Instant>,
+    memory: Memory,
 }
 
 impl Orphans {
@@ -123,7 +130,8 @@ impl Orphans {
     pub(crate) async fn round(&mut self, ctx: &Ctx, grace: Duration) -> Result<u64, JobError> {
         let mut total = 0;
         let mut seen = BTreeSet::new();
-        let topics = self.topics(ctx).await?;
+        let topics = topics(ctx).await?;
+        self.memory.keep(&topics);
         for topic in topics {
             let orphans = match self.of(ctx, topic).await {
                 Ok(orphans) => orphans,
@@ -156,32 +164,19 @@ impl Orphans {
         Ok(total)
     }
 
-    /// Every topic of which there is an object.
-    async fn topics(&self, ctx: &Ctx) -> Result<BTreeSet<TopicId>, JobError> {
-        let mut topics = BTreeSet::new();
-        let mut found = ctx.bucket.list("tables");
-        while let Some(key) = found.try_next().await? {
-            if let Some((topic, _)) = TableObject::parse(&key) {
-                topics.insert(topic);
-            }
-        }
-        Ok(topics)
-    }
-
     /// The orphans of one topic.
-    async fn of(&self, ctx: &Ctx, topic: TopicId) -> Result<Vec<TableObject>, JobError> {
+    async fn of(&mut self, ctx: &Ctx, topic: TopicId) -> Result<Vec<TableObject>, JobError> {
         // Before anything else: what is past now can name nothing from now on.
         let Some(Table { claim, lease, .. }) = ctx.tables.table(topic) else {
             let (objects, _) = listed(ctx, topic).await?;
             let gone = |object: &TableObject| {
                 ctx.tables.claim_status(topic, object.id().claim) == ClaimStatus::Gone
             };
-            return Ok(objects.into_iter().filter(gone).collect());
+            return Ok(objects.into_keys().filter(gone).collect());
         };
         let (listed, _) = listed(ctx, topic).await?;
-        let listed: BTreeSet<TableObject> = listed.into_iter().collect();
-        let named = reach(ctx, topic).await?;
-        for object in named.iter().filter(|object| !listed.contains(object)) {
+        let named = self.memory.reach(ctx, topic, &listed).await?;
+        for object in named.iter().filter(|object| !listed.contains_key(object)) {
             // Written since it was listed, or its name is damaged.
             if !ctx.bucket.exists(&ctx.bucket.table(topic, *object)).await? {
                 return Err(JobError::Object {
@@ -190,10 +185,11 @@ impl Orphans {
                 });
             }
         }
-        let unnamed = listed.into_iter().filter(|object| !named.contains(object));
+        let unnamed = listed.into_keys().filter(|object| !named.contains(object));
+        let over_early = u64::from(sabotage::on(Bug::RunningClaimIsOrphaned));
         let (past, newest): (Vec<_>, Vec<_>) = unnamed
             .filter(|object| object.id().claim <= claim)
-            .partition(|object| object.id().claim < claim);
+            .partition(|object| object.id().claim < claim + over_early);
         let over = lease.is_none_or(|(_, until_ms)| until_ms < ctx.ledger.now_ms());
         if !newest.is_empty() && over {
             // Left by a job that was stopped, with none after it. A new claim puts an end to it.
@@ -204,70 +200,16 @@ impl Orphans {
     }
 }
 
-/// Everything that the log and the table of a topic name.
-pub(super) async fn reach(ctx: &Ctx, topic: TopicId) -> Result<BTreeSet<TableObject>, JobError> {
-    let mut named = BTreeSet::new();
-    let pointer = ctx.tables.table(topic).and_then(|table| table.pointer);
-    let logs = ctx.ledger.partitions().into_iter();
-    for log in logs.filter(|log| log.partition.topic == topic) {
-        if let Some(root) = ctx.ledger.cold(&log.partition) {
-            reach_log(&ctx.bucket, &log.partition, root, &mut named).await?;
+/// Every topic of which there is an object.
+async fn topics(ctx: &Ctx) -> Result<BTreeSet<TopicId>, JobError> {
+    let mut topics = BTreeSet::new();
+    let mut found = ctx.bucket.list("tables");
+    while let Some((key, _)) = found.try_next().await? {
+        if let Some((topic, _)) = TableObject::parse(&key) {
+            topics.insert(topic);
         }
     }
-    if let Some(pointer) = pointer {
-        reach_table(&ctx.bucket, topic, pointer, &mut named).await?;
-    }
-    Ok(named)
-}
-
-/// What a partition's manifest names: its nodes, and the files of its row groups.
-pub(super) async fn reach_log(
-    bucket: &Bucket,
-    partition: &TopicPartition,
-    root: NodeRef,
-    named: &mut BTreeSet<TableObject>,
-) -> Result<(), JobError> {
-    let mut left = vec![root];
-    while let Some(next) = left.pop() {
-        named.insert(TableObject::Manifest(partition.partition, next.id));
-        let node = manifests::load(bucket, partition, &next).await?;
-        left.extend(node.children().iter().cloned());
-        let groups = node.groups().iter().filter(|group| group.length > 0);
-        named.extend(groups.map(|group| TableObject::Data(group.file)));
-    }
-    Ok(())
-}
-
-/// What a table names: its metadata, and of every snapshot the list, the manifests, and the files.
-pub(super) async fn reach_table(
-    bucket: &Bucket,
-    topic: TopicId,
-    pointer: TablePointer,
-    named: &mut BTreeSet<TableObject>,
-) -> Result<(), JobError> {
-    let table = Snapshot::load(bucket, topic, Some(pointer), String::new(), 0).await?;
-    named.insert(TableObject::Metadata(pointer.metadata));
-    let mut name = |location: &str| match object_at(topic, location) {
-        Some(object) => Ok(named.insert(object)),
-        None => Err(JobError::Object {
-            key: location.to_owned(),
-            what: "its location",
-        }),
-    };
-    for snapshot in &table.metadata.snapshots {
-        name(&snapshot.manifest_list)?;
-        for file in snapshot::list(bucket, topic, &snapshot.manifest_list).await? {
-            if !name(&file.path)? {
-                continue;
-            }
-            for entry in snapshot::entries(bucket, topic, &file).await? {
-                if entry.status != Status::Deleted {
-                    name(&entry.file.path)?;
-                }
-            }
-        }
-    }
-    Ok(())
+    Ok(topics)
 }
 
 impl Ctx {

@@ -19,7 +19,8 @@ pub struct FreezeConfig {
     pub waiting_bytes: u64,
     /// Between two looks at what a table can forget. The first one comes after a minute.
     pub upkeep: Duration,
-    /// How long a claim keeps other compactors from the topic. Longer than a job.
+    /// How long a claim keeps other compactors from the topic, from its last renewal on. A job
+    /// renews it three times in that time. At least some seconds.
     pub lease: Duration,
 }
 
@@ -34,7 +35,7 @@ impl FreezeConfig {
             job_bytes: 1 << 30,
             waiting_bytes: 1 << 30,
             upkeep: Duration::from_secs(600),
-            lease: Duration::from_secs(300),
+            lease: Duration::from_secs(30),
         }
     }
 

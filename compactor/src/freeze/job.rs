@@ -11,6 +11,7 @@ use frazil_table::{GroupRef, WriterConfig};
 use futures_util::future::try_join;
 use object_store::PutPayload;
 
+use super::claim::Claim;
 use super::cutter::{Cutter, File, Piece, by_partition};
 use super::plan::{Input, eligible, rounds, steps};
 use super::snapshot::{Change, Changed, Snapshot};
@@ -58,11 +59,7 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     if steps.is_empty() {
         return Ok(Done::default());
     }
-    let lease_ms = ctx.config.lease_ms();
-    let claim = ctx
-        .tables
-        .claim_table(topic.id, ctx.holder, lease_ms)
-        .await??;
+    let claim = ctx.claim(topic.id).await?;
     let mut moves: BTreeMap<i32, ColdMove> = BTreeMap::new();
     let mut bytes = 0;
     for (partition, extent) in steps.iter().flat_map(|step| &step.extents) {
@@ -95,12 +92,12 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
         }
     };
     let replacement = Replacement {
-        topic: topic.id,
-        claim,
-        lease_ms: if more { lease_ms } else { 0 },
         moves: moves.into_values().collect(),
         table,
         retired,
+        ..job
+            .claim
+            .nothing(if more { ctx.config.lease_ms() } else { 0 })
     };
     ctx.tables.replace(replacement).await??;
     ctx.metrics.converted_bytes.inc_by(bytes);
@@ -112,6 +109,7 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
 pub(super) struct Job<'a> {
     pub(super) ctx: &'a Ctx,
     pub(super) topic: TopicId,
+    pub(super) claim: Claim,
     /// The row groups of each file.
     pub(super) files: Vec<(ObjectId, Vec<GroupRef>)>,
     /// Files with rows, and their bytes.
@@ -123,14 +121,16 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(ctx: &'a Ctx, topic: TopicId, claim: u64) -> Self {
+    pub(super) fn new(ctx: &'a Ctx, topic: TopicId, claim: Claim) -> Self {
+        let next = ObjectId::new(claim.number, 0);
         Self {
             ctx,
             topic,
+            claim,
             files: Vec::new(),
             data: Vec::new(),
             rows: 0,
-            next: ObjectId::new(claim, 0),
+            next,
         }
     }
 
@@ -186,6 +186,7 @@ impl<'a> Job<'a> {
 
     pub(super) async fn put(&self, file: Option<File>) -> Result<(), JobError> {
         let Some(file) = file else { return Ok(()) };
+        self.claim.check()?;
         let path = self
             .ctx
             .bucket

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use frazil_core::cold::{NodeRef, ObjectId, TableObject};
 use frazil_core::ports::{ColdMove, Replacement};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::topic_config::TableConfig;
 use frazil_core::{Offset, Topic, TopicPartition};
 use frazil_table::iceberg::{Entry, Partition};
@@ -138,11 +139,7 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     if chosen.is_empty() {
         return Ok(0);
     }
-    let lease_ms = ctx.config.lease_ms();
-    let claim = ctx
-        .tables
-        .claim_table(topic.id, ctx.holder, lease_ms)
-        .await??;
+    let claim = ctx.claim(topic.id).await?;
     let (roots, mut runs) = find(ctx, topic, &chosen).await?;
     // One whose rows are not all in the log any more stays as it is: the table keeps them.
     let mut rows: BTreeMap<ObjectId, u64> = BTreeMap::new();
@@ -153,6 +150,7 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     if !chosen.iter().all(whole) {
         chosen.retain(whole);
         if chosen.len() < 2 {
+            claim.give_up().await?;
             return Ok(0);
         }
         runs = find(ctx, topic, &chosen).await?.1;
@@ -162,17 +160,17 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     job.merge(&chosen, &runs, by).await?;
     let (moves, mut retired) = job.replace(roots, &runs).await?;
     let mut change = job.change(&snapshot, by, table.partition_by, &moves);
-    change.remove = chosen.iter().map(|file| file.path.clone()).collect();
+    let stay = usize::from(sabotage::on(Bug::MergedFilesStay));
+    let leave = chosen.iter().skip(stay);
+    change.remove = leave.map(|file| file.path.clone()).collect();
     change.operation = Some("replace");
     let changed = job.commit(snapshot, change).await?;
     retired.extend(changed.retired);
     let replacement = Replacement {
-        topic: topic.id,
-        claim,
-        lease_ms: 0,
         moves: moves.into_values().collect(),
         table: Some(changed.table),
         retired,
+        ..job.claim.nothing(0)
     };
     ctx.tables.replace(replacement).await??;
     let bytes = job.data.iter().map(|(_, bytes)| bytes).sum();

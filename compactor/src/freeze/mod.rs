@@ -17,6 +17,8 @@
 //! | `merge` | small files become large ones |
 //! | `upkeep` | manifests, tables and snapshots forget what is past |
 //! | `expire` | what retention may take of cold offsets |
+//! | `claim` | who works on a topic, and for how long |
+//! | `reach` | what the roots lead to |
 //! | `collect` | deletes what nothing needs |
 //! | `freezer` | which topic is next, and how many at once |
 //!
@@ -33,6 +35,7 @@
 //! anywhere before the replacement leaves objects that nothing names: orphans of a claim, which are
 //! deleted when that claim is over. After it, nothing is left to do.
 
+mod claim;
 pub(crate) mod collect;
 mod config;
 mod cutter;
@@ -43,6 +46,7 @@ mod job;
 mod manifests;
 mod merge;
 mod plan;
+mod reach;
 #[cfg(test)]
 mod simulation;
 mod snapshot;

@@ -71,18 +71,23 @@ pub(super) async fn list(
     decode_list(&bytes).ok_or_else(|| damaged(location))
 }
 
-/// The entries of a manifest, if they are as many of each kind as its list says, and no live file is
-/// named twice. There is no checksum on them, so names and numbers must do.
+/// The entries of a manifest.
 pub(super) async fn entries(
     bucket: &Bucket,
     topic: TopicId,
     file: &ManifestFile,
 ) -> Result<Vec<Entry>, JobError> {
     let bytes = read(bucket, topic, &file.path).await?;
-    if bytes.len() as i64 != file.length {
-        return Err(damaged(&file.path));
+    check_entries(&bytes, file.length, file.files).ok_or_else(|| damaged(&file.path))
+}
+
+/// The entries of a manifest of this length, if they are as many of each kind as its list says, and
+/// no live file is named twice. There is no checksum on them, so names and numbers must do.
+pub(super) fn check_entries(bytes: &[u8], length: i64, files: [i32; 3]) -> Option<Vec<Entry>> {
+    if bytes.len() as i64 != length {
+        return None;
     }
-    let entries = decode_manifest(&bytes).ok_or_else(|| damaged(&file.path))?;
+    let entries = decode_manifest(bytes)?;
     let count = |status| {
         entries
             .iter()
@@ -94,10 +99,26 @@ pub(super) async fn entries(
         .iter()
         .filter(|entry| entry.status != Status::Deleted);
     let names: BTreeSet<&String> = live.map(|entry| &entry.file.path).collect();
-    if counts.map(|count| count as i32) != file.files || names.len() != counts[0] + counts[1] {
-        return Err(damaged(&file.path));
+    let sound = counts.map(|count| count as i32) == files && names.len() == counts[0] + counts[1];
+    sound.then_some(entries)
+}
+
+/// The metadata that `pointer` names.
+pub(super) async fn metadata(
+    bucket: &Bucket,
+    topic: TopicId,
+    pointer: &TablePointer,
+) -> Result<TableMetadata, JobError> {
+    let path = bucket.table(topic, TableObject::Metadata(pointer.metadata));
+    let bytes = bucket.get(&path).await?;
+    let wrong = |what| JobError::Object {
+        key: path.to_string(),
+        what,
+    };
+    if bytes.len() != pointer.length as usize || crc32c::crc32c(&bytes) != pointer.crc {
+        return Err(wrong("its checksum"));
     }
-    Ok(entries)
+    TableMetadata::decode(&bytes).map_err(|_| wrong("its content"))
 }
 
 fn damaged(location: &str) -> JobError {
@@ -125,16 +146,7 @@ impl Snapshot {
                 manifests: Vec::new(),
             });
         };
-        let path = bucket.table(topic, TableObject::Metadata(named.metadata));
-        let bytes = bucket.get(&path).await?;
-        let wrong = |what| JobError::Object {
-            key: path.to_string(),
-            what,
-        };
-        if bytes.len() != named.length as usize || crc32c::crc32c(&bytes) != named.crc {
-            return Err(wrong("its checksum"));
-        }
-        let metadata = TableMetadata::decode(&bytes).map_err(|_| wrong("its content"))?;
+        let metadata = metadata(bucket, topic, &named).await?;
         let manifests = match metadata.snapshots.last() {
             Some(newest) => list(bucket, topic, &newest.manifest_list).await?,
             None => Vec::new(),

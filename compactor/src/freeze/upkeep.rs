@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use frazil_core::cold::{NodeRef, ObjectId, TableObject};
 use frazil_core::ports::{ColdMove, Replacement, TableMove, TablePointer};
+use frazil_core::sabotage::{self, Bug};
 use frazil_core::topic_config::{TableConfig, TableRetention};
 use frazil_core::{Offset, Topic, TopicPartition};
 use frazil_table::iceberg::{Entry, ManifestFile, SNAPSHOTS, Status};
@@ -55,11 +56,8 @@ pub(super) async fn run(ctx: &Ctx, topic: &Topic, table: TableConfig) -> Result<
     };
     keeper.trim().await?;
     keeper.table(table).await?;
-    if let Some(job) = &keeper.job {
-        // The claim is no longer needed.
-        let claim = job.next.claim;
-        let replacement = keeper.replacement(claim, 0);
-        ctx.tables.replace(replacement).await??;
+    if let Some(job) = keeper.job {
+        job.claim.give_up().await?;
     }
     Ok(keeper.kept)
 }
@@ -74,27 +72,11 @@ struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    fn replacement(&self, claim: u64, lease_ms: u32) -> Replacement {
-        Replacement {
-            topic: self.topic.id,
-            claim,
-            lease_ms,
-            moves: Vec::new(),
-            table: None,
-            retired: Vec::new(),
-        }
-    }
-
     /// The job, under a claim.
     async fn claimed(&mut self) -> Result<&mut Job<'a>, JobError> {
         if self.job.is_none() {
-            let (topic, lease_ms) = (self.topic.id, self.ctx.config.lease_ms());
-            let claim = self
-                .ctx
-                .tables
-                .claim_table(topic, self.ctx.holder, lease_ms);
-            let claim = claim.await??;
-            self.job = Some(Job::new(self.ctx, topic, claim));
+            let claim = self.ctx.claim(self.topic.id).await?;
+            self.job = Some(Job::new(self.ctx, self.topic.id, claim));
         }
         Ok(self.job.as_mut().expect("made above"))
     }
@@ -148,11 +130,11 @@ impl<'a> Keeper<'a> {
             return Ok(());
         }
         self.kept.trimmed = moves.len();
-        let claim = self.claimed().await?.next.claim;
+        let lease_ms = self.ctx.config.lease_ms();
         let replacement = Replacement {
             moves,
             retired,
-            ..self.replacement(claim, self.ctx.config.lease_ms())
+            ..self.claimed().await?.claim.nothing(lease_ms)
         };
         Ok(self.ctx.tables.replace(replacement).await??)
     }
@@ -175,7 +157,6 @@ impl<'a> Keeper<'a> {
         let mut retired = self.only_in(&gone, &snapshot).await?;
         (self.kept.removed, self.kept.expired) = (remove.len(), gone.len());
         let job = self.claimed().await?;
-        let claim = job.next.claim;
         let moved = if remove.is_empty() {
             job.rewrite(snapshot, pointer, now_ms).await?
         } else {
@@ -193,7 +174,7 @@ impl<'a> Keeper<'a> {
         let replacement = Replacement {
             table: Some(moved),
             retired: retired.into_iter().collect(),
-            ..self.replacement(claim, 0)
+            ..job.claim.nothing(0)
         };
         ctx.tables.replace(replacement).await??;
         self.job = None;
@@ -309,7 +290,7 @@ impl<'a> Keeper<'a> {
             }
         }
         for (id, entry) in files {
-            if !self.in_log(&entry).await? {
+            if !self.in_log(&entry).await? || sabotage::on(Bug::ExpiredFilesLeaveTheLog) {
                 retired.insert(TableObject::Data(id));
             }
         }

@@ -13,33 +13,54 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
 
-/// Counts requests, and answers none from one of them on.
+/// Counts requests, and answers none from one of them on, or not before it is mended.
 #[derive(Clone)]
-struct Fuse {
+pub(super) struct Fuse {
     left: Arc<AtomicUsize>,
+    mended: Arc<Notify>,
     /// Whether the last one is executed.
     after: bool,
 }
 
 impl Fuse {
-    fn new(requests: usize, after: bool) -> Self {
-        let left = Arc::new(AtomicUsize::new(requests));
-        Self { left, after }
+    pub(super) fn new(requests: usize, after: bool) -> Self {
+        Self {
+            left: Arc::new(AtomicUsize::new(requests)),
+            mended: Arc::default(),
+            after,
+        }
+    }
+
+    /// How many requests are answered still.
+    pub(super) fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// All requests are answered from now on, also the one that waits.
+    pub(super) fn mend(&self) {
+        self.left.store(usize::MAX, Ordering::Relaxed);
+        self.mended.notify_one();
     }
 
     async fn ask<T>(&self, request: impl Future<Output = T>) -> T {
         match self.left.load(Ordering::Relaxed) {
-            0 => std::future::pending().await,
+            0 => {
+                self.mended.notified().await;
+                request.await
+            }
             1 => {
                 self.left.store(0, Ordering::Relaxed);
                 if self.after {
                     drop(request.await);
+                    return std::future::pending().await;
                 }
-                std::future::pending().await
+                self.mended.notified().await;
+                request.await
             }
             left => {
                 self.left.store(left - 1, Ordering::Relaxed);
@@ -49,7 +70,7 @@ impl Fuse {
     }
 }
 
-struct Store(Arc<InMemory>, Fuse);
+pub(super) struct Store(pub(super) Arc<InMemory>, pub(super) Fuse);
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,9 @@
 //! Conversions over a quorum that works and a store in memory.
 
+mod claims;
 mod killed;
 pub(crate) mod look;
+mod orphans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -265,6 +267,17 @@ impl World {
         all.try_collect().await.unwrap()
     }
 
+    /// Everything that the log and the table name.
+    async fn named(&self) -> BTreeSet<TableObject> {
+        let client = self.node.client();
+        let partitions = (0..3).map(|index| TopicPartition::new(self.topic, index));
+        let roots = partitions.filter_map(|at| Some((at, self.ctx.ledger.cold(&at)?)));
+        let roots: Vec<_> = roots.collect();
+        let pointer = client.table(self.topic).and_then(|table| table.pointer);
+        let named = look::named(&self.ctx.bucket, self.topic, &roots, pointer);
+        named.await.unwrap()
+    }
+
     /// Everything that is due is collected.
     async fn collect(&self) {
         let collector = frazil_core::ports::Ledger::claim_collector(self.node.client());
@@ -421,118 +434,6 @@ async fn what_nothing_needs_is_deleted_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orphans_go_and_nothing_that_is_named() {
-    let mut world = World::new(&[]).await;
-    world.produce(&[(0, 5), (1, 2)]).await;
-    world.convert().await.unwrap();
-    // A job that was stopped after writing something.
-    let client = world.node.client().clone();
-    let dead = client
-        .claim_table(world.topic, SeededIds::new(5).uuid(), 1000)
-        .await;
-    let dead = dead.unwrap().unwrap();
-    let id = frazil_core::cold::ObjectId::new(dead, 0);
-    let orphans = [
-        TableObject::Data(id),
-        TableObject::Manifest(0, id),
-        TableObject::List(id),
-    ];
-    for object in orphans {
-        let path = world.ctx.bucket.table(world.topic, object);
-        world.store.put(&path, "orphan".into()).await.unwrap();
-    }
-    let before = world.objects().await;
-    let mut sweep = Orphans::default();
-    for _ in 0..3 {
-        // It may still be at work.
-        assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 0);
-    }
-    world.wait(Duration::from_secs(2)).await;
-    // Nobody works on the topic: the claim is put to an end, and then its objects are orphans.
-    assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 0);
-    world.wait(Duration::from_secs(1)).await;
-    assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 0);
-    world.wait(GRACE).await;
-    assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 3);
-    assert_eq!(before.len() - world.objects().await.len(), 3);
-    world.check().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_something_is_damaged_nothing_is_deleted() {
-    let mut world = World::new(&[]).await;
-    world.produce(&[(0, 5)]).await;
-    world.convert().await.unwrap();
-    world.produce(&[(0, 5)]).await;
-    world.convert().await.unwrap();
-    world.wait(GRACE * 2).await;
-    world.collect().await;
-    let orphan = TableObject::Data(frazil_core::cold::ObjectId::new(1, 0));
-    let path = world.ctx.bucket.table(world.topic, orphan);
-    world.store.put(&path, "orphan".into()).await.unwrap();
-    // Everything that the log or the table names, one after the other: damaged, or missing.
-    let named = collect::reach(&world.ctx, world.topic).await.unwrap();
-    assert_eq!(named.len(), 8, "{named:?}");
-    for object in named {
-        let place = world.ctx.bucket.table(world.topic, object);
-        let sound = world.store.get(&place).await.unwrap();
-        let sound = sound.bytes().await.unwrap();
-        for at in (0..sound.len()).step_by(3).map(Some).chain([None]) {
-            match at {
-                None => world.store.delete(&place).await.unwrap(),
-                Some(at) => {
-                    let mut damaged = sound.to_vec();
-                    damaged[at] ^= 1 << (at % 8);
-                    world.store.put(&place, damaged.into()).await.unwrap();
-                }
-            }
-            let mut sweep = Orphans::default();
-            let before = world.objects().await;
-            let done = sweep.round(&world.ctx, Duration::ZERO).await;
-            let after = world.objects().await;
-            let gone: Vec<&String> = before.difference(&after).collect();
-            // Of rows nothing is read here, and some bytes of Avro mean nothing.
-            let read = matches!(object, TableObject::Manifest(..) | TableObject::Metadata(_));
-            assert!(
-                gone.is_empty() || !read && gone == [path.as_ref()],
-                "{object:?} {at:?} {done:?}: {gone:?}"
-            );
-            world.store.put(&place, sound.clone().into()).await.unwrap();
-            world.store.put(&path, "orphan".into()).await.unwrap();
-        }
-    }
-    let mut sweep = Orphans::default();
-    assert!(sweep.round(&world.ctx, Duration::ZERO).await.unwrap() > 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deleted_topic_leaves_nothing() {
-    let mut world = World::new(&[]).await;
-    world.produce(&[(0, 5)]).await;
-    world.convert().await.unwrap();
-    world
-        .node
-        .client()
-        .delete_topic(world.topic)
-        .await
-        .unwrap()
-        .unwrap();
-    world.wait(GRACE * 2).await;
-    world.collect().await;
-    let left = world.objects().await;
-    assert!(left.iter().all(|key| !key.contains("/tables/")), "{left:?}");
-    assert_eq!(world.node.client().dead_tables(), []);
-    // What arrives late, from a job that was under way, goes too.
-    let late = TableObject::Data(frazil_core::cold::ObjectId::new(3, 9));
-    let path = world.ctx.bucket.table(world.topic, late);
-    world.store.put(&path, "late".into()).await.unwrap();
-    let mut sweep = Orphans::default();
-    assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 0);
-    world.wait(GRACE).await;
-    assert_eq!(sweep.round(&world.ctx, GRACE).await.unwrap(), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_topic_deleted_under_a_job_is_dropped() {
     let mut world = World::new(&[]).await;
     world.produce(&[(0, 5)]).await;
@@ -627,7 +528,7 @@ async fn nothing_is_left_over(world: &World) {
         world.collect().await;
         sweep.round(&world.ctx, GRACE).await.unwrap();
     }
-    let named = collect::reach(&world.ctx, world.topic).await.unwrap();
+    let named = world.named().await;
     let named = named
         .into_iter()
         .map(|object| world.ctx.bucket.table(world.topic, object));
