@@ -4,14 +4,22 @@
 //! A PUT leaves what `LocalFileSystem::put_opts` (0.14.2, `with_fsync(true)`) would leave, in the same
 //! steps: a staged file `NAME#N`, which listing does not show, is written and synced, linked or
 //! renamed to its name, and the directory is synced. A crash before that leaves the staged file. What
-//! is short, needs a directory that is not there yet, or asks for something else is left to it. Long
-//! ranges are read past the page cache as well; every error, and what has conditions, is left to it.
+//! is short, needs a directory that is not there yet, or asks for something else is left to it.
+//!
+//! Segments are written under their names from the beginning: nobody looks at one before its PUT was
+//! answered and committed, so that a part of one, which a crash may leave, is an object that nothing
+//! refers to, like a whole one that was not committed. File and name are then in the same commit of the
+//! file system's journal instead of in two (docs/adr/0048-segments-are-put-in-place.md). An attempt that
+//! finds a part, left by one that failed, takes the name for taken, as it would elsewhere.
+//!
+//! Long ranges are read past the page cache as well; every error, and what has conditions, is left to it.
 
 use std::fmt;
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use frazil_core::SegmentId;
 use futures_util::StreamExt as _;
 use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream};
@@ -90,8 +98,13 @@ impl ObjectStore for Directory {
             PutMode::Overwrite => Some(Publish::Replace),
             PutMode::Update(_) => None,
         };
-        let long = payload.content_length() >= env::LONG_WRITE && options.attributes.is_empty();
-        if let Some(publish) = publish.filter(|_| long) {
+        let segment = SegmentId::from_object_key(location.as_ref()).is_some();
+        let publish = match publish {
+            Some(Publish::New) if segment => Some(Publish::InPlace),
+            other => other,
+        };
+        let ours = publish == Some(Publish::InPlace) || payload.content_length() >= env::LONG_WRITE;
+        if let Some(publish) = publish.filter(|_| ours && options.attributes.is_empty()) {
             let path = self.0.path_to_filesystem(location)?;
             let bytes = payload.clone();
             let done = tokio::task::spawn_blocking(move || put(&path, &bytes, publish)).await;
@@ -209,6 +222,38 @@ mod tests {
 
     fn contents(payload: &PutPayload) -> Vec<u8> {
         payload.iter().flat_map(|bytes| bytes.to_vec()).collect()
+    }
+
+    #[tokio::test]
+    async fn segments_are_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let store = Directory::new(inner.with_fsync(true));
+        for (number, length) in [5, 200_000, 1_000_003].into_iter().enumerate() {
+            let id = SegmentId::new(frazil_core::BrokerEpoch(1), number as u64);
+            let key = Path::from(format!("some/{}", id.object_key()));
+            let create = || PutOptions::from(PutMode::Create);
+            // With the first one, the directory is not there yet.
+            for again in [false, true] {
+                let put = payload(1, length);
+                store.put_opts(&key, put.clone(), create()).await.unwrap();
+                let found = store.get(&key).await.unwrap().bytes().await.unwrap();
+                assert!(found == contents(&put), "{length}");
+                let error = store.put_opts(&key, payload(2, length), create()).await;
+                assert!(
+                    matches!(error, Err(Error::AlreadyExists { .. })),
+                    "{error:?}"
+                );
+                let found = store.get(&key).await.unwrap().bytes().await.unwrap();
+                assert!(found == contents(&put), "{length}");
+                let path = store.0.path_to_filesystem(&key).unwrap();
+                let files = std::fs::read_dir(path.parent().unwrap());
+                assert_eq!(files.unwrap().count(), 1, "nothing else is left");
+                if !again {
+                    store.delete(&key).await.unwrap();
+                }
+            }
+        }
     }
 
     #[tokio::test]

@@ -360,6 +360,9 @@ pub(crate) enum Publish {
     New,
     /// In place of the one that may be there.
     Replace,
+    /// Only if there is none, and under its name from the beginning: a crash may leave a part of it
+    /// there. One sync of a journal then has both the file and its name.
+    InPlace,
 }
 
 /// What became of a file that was put.
@@ -373,18 +376,34 @@ pub(crate) enum Published {
     NoDirectory,
 }
 
-/// Puts a file under its name, whole and durable, or not at all. Until then it is `NAME#N`. Blocks.
+/// Puts a file under its name, durably. Unless it is put in place, it is there whole or not at all, and
+/// `NAME#N` until then. Blocks.
 ///
 /// # Errors
-/// Those of the file system. The file may then be there or not, durable or not.
+/// Those of the file system. The file may then be there or not, durable or not; a part of one that was to
+/// be put in place is removed.
 pub(crate) fn put_file<'a>(
     path: &Path,
     content: impl IntoIterator<Item = &'a bytes::Bytes>,
     publish: Publish,
 ) -> io::Result<Published> {
-    let Some((file, staged)) = stage(path)? else {
-        return Ok(Published::NoDirectory);
+    let (file, staged) = match publish {
+        Publish::InPlace => match create_new(path) {
+            Ok(file) => (file, path.to_path_buf()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Ok(Published::Exists(error));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Published::NoDirectory);
+            }
+            Err(error) => return Err(error),
+        },
+        Publish::New | Publish::Replace => match stage(path)? {
+            Some(staged) => staged,
+            None => return Ok(Published::NoDirectory),
+        },
     };
+    let mut written = false;
     let put = || {
         let file = Direct::new(file);
         let mut offset = 0;
@@ -392,8 +411,10 @@ pub(crate) fn put_file<'a>(
             file.write_all_at(bytes, offset)?;
             offset += bytes.len() as u64;
         }
+        written = true;
         file.file().sync_all()?;
         match publish {
+            Publish::InPlace => {}
             Publish::Replace => fs::rename(&staged, path)?,
             Publish::New => match fs::hard_link(&staged, path) {
                 Ok(()) => {}
@@ -407,11 +428,22 @@ pub(crate) fn put_file<'a>(
         Ok(Published::Done)
     };
     let result = put();
-    if publish == Publish::New || !matches!(result, Ok(Published::Done)) {
-        // It is not the object; if it stays, nobody sees it.
+    let needless = match publish {
+        Publish::New => true,
+        Publish::Replace => !matches!(result, Ok(Published::Done)),
+        // Once it is whole, another attempt may have found it and put it again: it is not ours to remove.
+        Publish::InPlace => !written,
+    };
+    if needless {
+        // If it stays, nobody sees it, or it is taken for somebody else's.
         let _ = fs::remove_file(&staged);
     }
     result
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).open(path)
 }
 
 /// Creates the file that is written first; `None`: there is no directory for it.
@@ -421,13 +453,7 @@ fn stage(path: &Path) -> io::Result<Option<(File, PathBuf)>> {
         let mut staged = path.as_os_str().to_owned();
         staged.push(format!("#{number}"));
         let staged = PathBuf::from(staged);
-        let mut options = OpenOptions::new();
-        match options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&staged)
-        {
+        match create_new(&staged) {
             Ok(file) => return Ok(Some((file, staged))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
