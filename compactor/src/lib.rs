@@ -25,6 +25,8 @@ pub mod reclaim;
 pub mod retention;
 mod service;
 #[cfg(test)]
+mod simulated;
+#[cfg(test)]
 mod simulation;
 pub mod sweep;
 #[cfg(test)]

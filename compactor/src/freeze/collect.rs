@@ -135,9 +135,7 @@ impl Orphans {
         for topic in topics {
             let orphans = match self.of(ctx, topic).await {
                 Ok(orphans) => orphans,
-                Err(error @ (JobError::Quorum(_) | JobError::Store(_) | JobError::Refused(_))) => {
-                    return Err(error);
-                }
+                Err(error) if error.is_passing() => return Err(error),
                 Err(error) => {
                     ctx.metrics.unsound_tables.inc();
                     error!(%topic, %error, "nothing of the topic's table is collected");

@@ -293,16 +293,13 @@ impl Freezer {
                 state.failures = state.failures.saturating_add(1);
                 state.not_before = Some(now + wait);
                 self.ctx.metrics.failed_jobs.inc();
-                match failure {
-                    JobError::Quorum(_) | JobError::Store(_) | JobError::Refused(_) => {
-                        warn!(topic = %name, error = %failure, "not done; will be tried again");
-                    }
-                    _ => {
-                        error!(
-                            topic = %name, error = %failure,
-                            "not done; its segments and files stay as they are, and it will be tried again"
-                        );
-                    }
+                if failure.is_passing() {
+                    warn!(topic = %name, error = %failure, "not done; will be tried again");
+                } else {
+                    error!(
+                        topic = %name, error = %failure,
+                        "not done; its segments and files stay as they are, and it will be tried again"
+                    );
                 }
             }
         }

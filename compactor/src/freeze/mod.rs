@@ -58,6 +58,7 @@ use std::sync::Arc;
 
 use frazil_core::ports::{Ledger, TableRefusal, Tables};
 use frazil_core::{Offset, PortError};
+use frazil_objects::Failure;
 use frazil_table::manifest::Misfit;
 use uuid::Uuid;
 
@@ -108,6 +109,18 @@ pub enum JobError {
     /// A bug.
     #[error("the conversion has panicked: {0}")]
     Panicked(String),
+}
+
+impl JobError {
+    /// Whether it says nothing of what is in the store: it may be otherwise the next time. What is
+    /// named and not there is as bad as what is damaged.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Quorum(_) | Self::Refused(_) => true,
+            Self::Store(error) => Failure::of(error) != Failure::NotFound,
+            _ => false,
+        }
+    }
 }
 
 /// What all jobs share.

@@ -22,9 +22,10 @@ use object_store::{ObjectStore, PutMode, PutPayload};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
-use super::bucket::Bucket;
+use super::bucket::Segments;
 use super::{LEASE, PARTITIONS, World, content};
 use crate::reclaim::object;
+use crate::simulated::Bucket;
 
 pub(super) struct Gateway {
     node: Arc<Node>,
@@ -91,7 +92,7 @@ impl Gateway {
 struct Life {
     world: Arc<World>,
     other: TopicId,
-    store: Bucket,
+    store: Bucket<Segments>,
     node: Arc<Node>,
     id: Arc<Mutex<Option<BrokerId>>>,
     leaving: Arc<tokio::sync::Notify>,

@@ -24,7 +24,7 @@ use frazil_core::env::testing::{SeededIds, seeds};
 use frazil_core::ports::{Catalog, LogIndex, NewTopic};
 use frazil_core::{Location, SegmentId, TopicId, TopicName, TopicPartition};
 use frazil_metadata::ClientConfig;
-use frazil_metadata::simulated::{self, Node, Quorum};
+use frazil_metadata::simulated::{Node, Quorum};
 use frazil_objects::Retries;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
@@ -32,8 +32,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::reclaim::object;
+use crate::simulated::{self, Bucket, Shared};
 use crate::{Config, Metrics, Service};
-use bucket::Bucket;
+use bucket::Segments;
 use gateway::Gateway;
 use oracle::{GRACE, Oracle, RETENTION_BYTES, RETENTION_MS};
 
@@ -45,7 +46,7 @@ const LEASE: Duration = Duration::from_secs(10);
 
 struct World {
     quorum: Quorum,
-    bucket: Arc<bucket::Shared>,
+    bucket: Arc<Shared<Segments>>,
     random: SeededIds,
     prefix: Path,
     topic: TopicId,
@@ -71,7 +72,7 @@ impl World {
     }
 
     /// The store, as a process sees it.
-    fn store(&self, node: &Arc<Node>) -> Bucket {
+    fn store(&self, node: &Arc<Node>) -> Bucket<Segments> {
         Bucket {
             shared: Arc::clone(&self.bucket),
             node: Arc::clone(node),
@@ -80,19 +81,8 @@ impl World {
 
     fn storm(&self) {
         let ms = |most| Duration::from_millis(self.below(most));
-        self.quorum.set(simulated::Weather {
-            refused: self.below(15),
-            lost: self.below(8),
-            unanswered: self.below(15),
-            late: self.below(8),
-            repeated: self.below(15),
-            elections: self.below(5),
-            latency: ms(50),
-            lag: ms(3_000),
-            delay: Duration::from_secs(self.below(60)),
-            skew: ms(2_000),
-        });
-        *self.bucket.weather.lock() = bucket::Weather {
+        self.quorum.set(simulated::storm(|bound| self.below(bound)));
+        *self.bucket.weather.lock() = simulated::Weather {
             throttled: self.below(20),
             unanswered: self.below(20),
             late: self.below(15),
@@ -102,8 +92,8 @@ impl World {
     }
 
     fn calm(&self) {
-        self.quorum.set(simulated::Weather::default());
-        *self.bucket.weather.lock() = bucket::Weather::default();
+        self.quorum.set(Default::default());
+        *self.bucket.weather.lock() = simulated::Weather::default();
     }
 }
 
@@ -144,7 +134,7 @@ async fn read(world: Arc<World>, node: Arc<Node>) {
                 }
                 // It was stopped, or its image is old.
                 None => world.quorum.read(|state| {
-                    let oracle = world.bucket.oracle.lock();
+                    let oracle = world.bucket.objects.oracle.lock();
                     assert!(oracle.may_be_gone(state, id), "{id} is missing");
                 }),
             }
@@ -212,12 +202,11 @@ async fn history(seed: u64) {
         let oracle = Arc::clone(&oracle);
         move |applied| oracle.lock().applied(applied)
     });
-    let bucket = Arc::new(bucket::Shared {
+    let segments = Segments {
         quorum: quorum.clone(),
         oracle: Arc::clone(&oracle),
-        random: SeededIds::new(random.random()),
-        weather: Mutex::default(),
-    });
+    };
+    let bucket = Arc::new(Shared::new(segments, SeededIds::new(random.random())));
     let patient = random.random().is_multiple_of(2);
     let world = Arc::new(World {
         quorum: quorum.clone(),

@@ -12,8 +12,8 @@
 //! - no job asks for what makes no sense;
 //! - when everything has come to rest, the store holds what is named, and nothing else.
 
+mod objects;
 mod oracle;
-mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use frazil_core::{
     BrokerEpoch, BrokerId, Location, Offset, PortError, SegmentId, TopicId, TopicName,
     TopicPartition,
 };
-use frazil_metadata::simulated::{self, Node, Quorum};
+use frazil_metadata::simulated::{Node, Quorum};
 use frazil_metadata::{ClientConfig, Registration};
 use frazil_objects::Retries;
 use futures_util::TryStreamExt;
@@ -37,9 +37,10 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::simulated::{self, Bucket, Shared};
 use crate::{Config, FreezeConfig, Metrics, Service};
+use objects::Tables;
 use oracle::{GRACE, Oracle};
-use store::{Shared, Store};
 
 const PARTITIONS: i32 = 2;
 const COMPACTORS: usize = 2;
@@ -47,7 +48,7 @@ const DAY_MS: i64 = 86_400_000;
 
 struct World {
     quorum: Quorum,
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Tables>>,
     random: SeededIds,
     config: ClientConfig,
     /// Nothing is ever removed from this one.
@@ -70,19 +71,8 @@ impl World {
 
     fn storm(&self) {
         let ms = |most| Duration::from_millis(self.below(most));
-        self.quorum.set(simulated::Weather {
-            refused: self.below(15),
-            lost: self.below(8),
-            unanswered: self.below(15),
-            late: self.below(8),
-            repeated: self.below(15),
-            elections: self.below(5),
-            latency: ms(50),
-            lag: ms(3_000),
-            delay: Duration::from_secs(self.below(60)),
-            skew: ms(2_000),
-        });
-        *self.shared.weather.lock() = store::Weather {
+        self.quorum.set(simulated::storm(|bound| self.below(bound)));
+        *self.shared.weather.lock() = simulated::Weather {
             throttled: self.below(15),
             unanswered: self.below(10),
             late: self.below(8),
@@ -92,8 +82,8 @@ impl World {
     }
 
     fn calm(&self) {
-        self.quorum.set(simulated::Weather::default());
-        *self.shared.weather.lock() = store::Weather::default();
+        self.quorum.set(Default::default());
+        *self.shared.weather.lock() = simulated::Weather::default();
     }
 }
 
@@ -114,7 +104,7 @@ impl Compactor {
             grace: GRACE,
             ..Config::default()
         };
-        let store = Arc::new(Store {
+        let store = Arc::new(Bucket {
             shared: Arc::clone(&world.shared),
             node: Arc::clone(&node),
         });
@@ -223,7 +213,7 @@ impl Producer {
         }
         let bytes = object.len() as u64;
         let path = crate::reclaim::object(&Path::from("cluster"), id);
-        let objects = &self.world.shared.objects;
+        let objects = &self.world.shared.objects.objects;
         objects.put(&path, object.into()).await.expect("in memory");
         let fence = Commit {
             broker: self.broker,
@@ -341,13 +331,12 @@ fn world(seed: u64) -> Arc<World> {
         let oracle = Arc::clone(&oracle);
         move |applied| oracle.lock().applied(applied)
     });
-    let shared = Arc::new(Shared {
+    let tables = Tables {
         objects,
         quorum: quorum.clone(),
         oracle,
-        random: SeededIds::new(random.random()),
-        weather: Mutex::default(),
-    });
+    };
+    let shared = Arc::new(Shared::new(tables, SeededIds::new(random.random())));
     let patient = random.random().is_multiple_of(2);
     Arc::new(World {
         quorum,
@@ -408,6 +397,7 @@ async fn history(seed: u64) {
     let objects = world
         .shared
         .objects
+        .objects
         .list(None)
         .map_ok(|object| object.location);
     let objects: Vec<Path> = objects.try_collect().await.expect("in memory");
@@ -419,7 +409,7 @@ async fn history(seed: u64) {
             let cold = state.cold(&partition).map_or(Offset::ZERO, |root| root.end);
             assert_eq!(cold, bounds.high_watermark, "{partition} is not converted");
         }
-        let oracle = world.shared.oracle.lock();
+        let oracle = world.shared.objects.oracle.lock();
         oracle.at_rest(state, &objects);
         assert!(oracle.replacements > 5, "{}", oracle.replacements);
         assert!(oracle.deletions > 5, "{}", oracle.deletions);

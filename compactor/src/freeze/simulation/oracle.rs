@@ -20,7 +20,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use tokio::time::Instant;
 
-use super::store::get;
+use super::objects::get;
 use crate::bucket::Bucket;
 use crate::freeze::JobError;
 use crate::freeze::tests::look::{self, Rows};
