@@ -12,16 +12,17 @@
 //! file system's journal instead of in two (docs/adr/0048-segments-are-put-in-place.md). An attempt that
 //! finds a part, left by one that failed, takes the name for taken, as it would elsewhere.
 //!
-//! Long ranges are read past the page cache as well; every error, and what has conditions, is left to it.
+//! Long ranges are read past the page cache as well, few at a time and after syncs
+//! (docs/adr/0044-long-reads-let-syncs-go-first.md); every error, and what has conditions, is left to it.
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use frazil_core::SegmentId;
 use futures_util::StreamExt as _;
-use futures_util::future::ready;
 use futures_util::stream::{self, BoxStream};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -30,23 +31,31 @@ use object_store::{
     MultipartUpload, ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload,
     PutResult, RenameOptions, Result,
 };
+use tokio::sync::Semaphore;
 
 use crate::env::{self, Publish, Published};
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Directory(LocalFileSystem);
+pub(crate) struct Directory {
+    inner: LocalFileSystem,
+    /// Long reads at a time.
+    reads: Arc<Semaphore>,
+}
 
 impl Directory {
     /// Over a store that syncs.
     pub(crate) fn new(inner: LocalFileSystem) -> Self {
-        Self(inner)
+        Self {
+            inner,
+            reads: Arc::new(Semaphore::new(LONG_READS)),
+        }
     }
 }
 
 impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
@@ -67,7 +76,9 @@ fn put(path: &std::path::Path, payload: &PutPayload, publish: Publish) -> Result
 
 /// Ranges of this length are read past the page cache.
 const LONG_READ: u64 = 1 << 20;
-/// Longer ones are not read in one piece.
+/// Long reads at a time: two keep a disk busy, more are in the way of syncs.
+const LONG_READS: usize = 2;
+/// Longer ones are not read this way.
 const READ_MAX: u64 = 32 << 20;
 
 /// The range that is asked for, if it is long, and nothing else is asked.
@@ -105,7 +116,7 @@ impl ObjectStore for Directory {
         };
         let ours = publish == Some(Publish::InPlace) || payload.content_length() >= env::LONG_WRITE;
         if let Some(publish) = publish.filter(|_| ours && options.attributes.is_empty()) {
-            let path = self.0.path_to_filesystem(location)?;
+            let path = self.inner.path_to_filesystem(location)?;
             let bytes = payload.clone();
             let done = tokio::task::spawn_blocking(move || put(&path, &bytes, publish)).await;
             match done {
@@ -121,7 +132,7 @@ impl ObjectStore for Directory {
                 Err(error) => return Err(Error::JoinError { source: error }),
             }
         }
-        self.0.put_opts(location, payload, options).await
+        self.inner.put_opts(location, payload, options).await
     }
 
     async fn put_multipart_opts(
@@ -129,27 +140,27 @@ impl ObjectStore for Directory {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, options).await
+        self.inner.put_multipart_opts(location, options).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         if let Some(range) = plain_range(&options) {
-            let path = self.0.path_to_filesystem(location)?;
+            let path = self.inner.path_to_filesystem(location)?;
+            let place = Arc::clone(&self.reads).acquire_owned().await;
             let read = move || {
-                let (bytes, metadata) = env::read_direct(&path, &range)?;
-                Some((
-                    range.start,
-                    bytes,
-                    metadata.len(),
-                    metadata.modified().ok()?,
-                ))
+                let _place = place;
+                let (pieces, metadata) = env::read_long(&path, &range)?;
+                let length: usize = pieces.iter().map(Bytes::len).sum();
+                let read = range.start..range.start + length as u64;
+                Some((read, pieces, metadata.len(), metadata.modified().ok()?))
             };
-            if let Ok(Some((start, bytes, size, modified))) =
+            if let Ok(Some((range, pieces, size, modified))) =
                 tokio::task::spawn_blocking(read).await
             {
+                let pieces = stream::iter(pieces.into_iter().map(Ok));
                 return Ok(GetResult {
-                    range: start..start + bytes.len() as u64,
-                    payload: GetResultPayload::Stream(stream::once(ready(Ok(bytes))).boxed()),
+                    range,
+                    payload: GetResultPayload::Stream(pieces.boxed()),
                     meta: ObjectMeta {
                         location: location.clone(),
                         last_modified: modified.into(),
@@ -162,22 +173,22 @@ impl ObjectStore for Directory {
                 });
             }
         }
-        self.0.get_opts(location, options).await
+        self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.0.get_ranges(location, ranges).await
+        self.inner.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(locations)
+        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
+        self.inner.list(prefix)
     }
 
     fn list_with_offset(
@@ -185,19 +196,19 @@ impl ObjectStore for Directory {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list_with_offset(prefix, offset)
+        self.inner.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.inner.copy_opts(from, to, options).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.0.rename_opts(from, to, options).await
+        self.inner.rename_opts(from, to, options).await
     }
 }
 
@@ -246,7 +257,7 @@ mod tests {
                 );
                 let found = store.get(&key).await.unwrap().bytes().await.unwrap();
                 assert!(found == contents(&put), "{length}");
-                let path = store.0.path_to_filesystem(&key).unwrap();
+                let path = store.inner.path_to_filesystem(&key).unwrap();
                 let files = std::fs::read_dir(path.parent().unwrap());
                 assert_eq!(files.unwrap().count(), 1, "nothing else is left");
                 if !again {
@@ -315,7 +326,7 @@ mod tests {
                 ..GetOptions::default()
             };
             let here = store.get_opts(key, options()).await.unwrap_err();
-            let there = store.0.get_opts(key, options()).await.unwrap_err();
+            let there = store.inner.get_opts(key, options()).await.unwrap_err();
             assert_eq!(here.to_string(), there.to_string());
         }
         let listed: Vec<_> = store.list(None).try_collect().await.unwrap();

@@ -9,6 +9,7 @@
 )]
 
 mod direct;
+mod long_read;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -22,6 +23,7 @@ use rustix::fs::FallocateFlags;
 use uuid::Uuid;
 
 use self::direct::Direct;
+use self::long_read::Sync;
 
 /// The outside world, as a node is given it.
 #[derive(Clone)]
@@ -130,6 +132,7 @@ impl Disk for SystemDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let _sync = Sync::begin();
         File::open(dir)?.sync_all()
     }
 }
@@ -163,6 +166,7 @@ impl DiskFile for SystemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        let _sync = Sync::begin();
         self.0.file().sync_data()
     }
 
@@ -348,7 +352,7 @@ pub(crate) fn same_file_system(one: &Path, other: &Path) -> bool {
     matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
 }
 
-pub(crate) use self::direct::read as read_direct;
+pub(crate) use self::long_read::read as read_long;
 
 /// A file of this length or longer is written past the page cache.
 pub(crate) const LONG_WRITE: usize = direct::WORTH;
@@ -412,7 +416,9 @@ pub(crate) fn put_file<'a>(
             offset += bytes.len() as u64;
         }
         written = true;
+        let sync = Sync::begin();
         file.file().sync_all()?;
+        drop(sync);
         match publish {
             Publish::InPlace => {}
             Publish::Replace => fs::rename(&staged, path)?,

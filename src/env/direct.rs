@@ -1,4 +1,4 @@
-//! Long writes and reads past the page cache (`O_DIRECT`).
+//! Long writes past the page cache (`O_DIRECT`).
 //!
 //! What a broker writes is read again from its own memory or not for long, so copying it into the
 //! page cache costs more than it gives: about one second of processor time per GiB on a virtual
@@ -13,15 +13,12 @@
 //! pages of a range before a direct write to it. Durability is the same as before: it takes a sync.
 //! Where a file system does not do this, everything is written as usual.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use bytes::Bytes;
 use rustix::fs::OFlags;
 
 /// A multiple of the logical block size of any disk.
@@ -160,69 +157,11 @@ fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     }
 }
 
-/// Reads `range` of a file past the page cache, cut at the end of the file; with what the system says
-/// of the file. `None`: it cannot be read so, or there is nothing to read.
-pub(crate) fn read(path: &Path, range: &Range<u64>) -> Option<(Bytes, Metadata)> {
-    let flags = OFlags::DIRECT.bits() as i32;
-    let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(flags).open(path).ok()?;
-    let metadata = file.metadata().ok()?;
-    let end = range.end.min(metadata.len());
-    if range.start >= end {
-        return None;
-    }
-    let block = BLOCK as u64;
-    let first = range.start / block * block;
-    let length = (end.checked_next_multiple_of(block)? - first) as usize;
-    let mut buffer = vec![0; length + BLOCK];
-    let front = buffer.as_ptr().align_offset(BLOCK);
-    let target = buffer.get_mut(front..front + length)?;
-    let wanted = (end - first) as usize;
-    let mut filled = 0;
-    // The last read ends with the file; others are of whole blocks.
-    while filled < wanted {
-        match file.read_at(&mut target[filled..], first + filled as u64) {
-            Ok(n) if n > 0 && (filled + n >= wanted || n % BLOCK == 0) => filled += n,
-            _ => return None,
-        }
-    }
-    let begin = front + (range.start - first) as usize;
-    Some((Bytes::from(buffer).slice(begin..front + wanted), metadata))
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
 
     use super::*;
-
-    #[test]
-    fn a_range_is_read_wherever_it_lies_and_cut_at_the_end() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let content: Vec<u8> = (0..3_000_001_u32).map(|n| (n >> 3) as u8).collect();
-        std::fs::write(&path, &content).unwrap();
-        let end = content.len() as u64;
-        for start in [0, 1, 4096, 5000, 2_999_999] {
-            for stop in [
-                start + 1,
-                2_000_000,
-                end - 1,
-                end,
-                end + 1,
-                end + 10_000_000,
-            ] {
-                if stop <= start {
-                    continue;
-                }
-                let (bytes, metadata) = read(&path, &(start..stop)).unwrap();
-                assert!(bytes == content[start as usize..stop.min(end) as usize]);
-                assert_eq!(metadata.len(), end);
-            }
-        }
-        assert!(read(&path, &(end..end + 1)).is_none());
-        assert!(read(&dir.path().join("b"), &(0..1)).is_none());
-    }
 
     /// Every way in which the ends of a write can lie, each over what the one before left.
     #[test]

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use frazil_core::SegmentId;
 use frazil_core::ports::Gateway;
 use futures_util::future::{Either, select};
@@ -38,6 +38,9 @@ use crate::peer::Peers;
 const OWNERS_MAX: usize = 3;
 /// Runs that are fetched ahead at once.
 const AHEAD_MAX: usize = 16;
+
+/// Bytes of a block.
+const BLOCK: usize = BLOCK_BYTES as usize;
 
 type Fetched = Result<Bytes, ReadError>;
 /// The number of a stripe in its segment.
@@ -252,9 +255,10 @@ impl Blocks {
             let first = number * STRIPE_BLOCKS;
             let start = u64::from(first) * BLOCK_BYTES;
             let range = start..start + u64::from(STRIPE_BLOCKS) * BLOCK_BYTES;
-            let fetched = blocks.objects.fetch(Object::Segment(id), range, class);
-            let fetched = fetched.await;
-            let parts = fetched.map(|bytes| split(&bytes));
+            let fetched = blocks
+                .objects
+                .fetch_pieces(Object::Segment(id), range, class);
+            let parts = fetched.await.map(split);
             // Onto the shelf first: whoever finds no flight finds the block.
             for (part, block) in parts.iter().flat_map(|parts| parts.iter()).zip(first..) {
                 let key = Key { id, block };
@@ -267,12 +271,61 @@ impl Blocks {
     }
 }
 
-/// The blocks of a stripe.
-fn split(bytes: &Bytes) -> Arc<[Bytes]> {
-    if bytes.len() as u64 <= BLOCK_BYTES {
-        return Arc::from([bytes.clone()]);
+/// The blocks of a stripe that came in some pieces. A piece that is a block is not copied: whoever
+/// sends such pieces does so for this.
+fn split(pieces: Vec<Bytes>) -> Arc<[Bytes]> {
+    let mut blocks = Vec::new();
+    let mut open = BytesMut::new();
+    let mut pieces = pieces.into_iter().peekable();
+    while let Some(mut piece) = pieces.next() {
+        while !piece.is_empty() {
+            let length = piece.len();
+            let whole = length == BLOCK || (length < BLOCK && pieces.peek().is_none());
+            if open.is_empty() && whole {
+                blocks.push(std::mem::take(&mut piece));
+                break;
+            }
+            // A slice would keep the whole piece in memory for as long as the block is kept.
+            open.reserve(BLOCK - open.len());
+            let part = piece.split_to(length.min(BLOCK - open.len()));
+            open.extend_from_slice(&part);
+            if open.len() == BLOCK {
+                blocks.push(open.split().freeze());
+            }
+        }
     }
-    // A slice would keep the whole stripe in memory for as long as the block is kept.
-    let blocks = bytes.chunks(BLOCK_BYTES as usize);
-    blocks.map(Bytes::copy_from_slice).collect()
+    if !open.is_empty() || blocks.is_empty() {
+        // Without the room that was for more.
+        blocks.push(Bytes::copy_from_slice(&open));
+    }
+    blocks.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_made_of_any_pieces() {
+        let stripe: Vec<u8> = (0..3 * BLOCK + 1000).map(|n| (n >> 7) as u8).collect();
+        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, stripe.len()] {
+            let stripe = &stripe[..length];
+            for size in [1000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 4 * BLOCK] {
+                let pieces = stripe.chunks(size).map(Bytes::copy_from_slice);
+                let blocks = split(pieces.collect());
+                assert!(blocks.concat() == stripe, "{length} in {size}");
+                let (last, full) = blocks.split_last().expect("a block");
+                assert!(full.iter().all(|block| block.len() == BLOCK));
+                assert!(last.len() <= BLOCK);
+            }
+        }
+        let pieces: Vec<Bytes> = stripe.chunks(BLOCK).map(Bytes::copy_from_slice).collect();
+        let places = |bytes: &[Bytes]| bytes.iter().map(|b| b.as_ptr()).collect::<Vec<_>>();
+        let before = places(&pieces);
+        assert_eq!(
+            places(&split(pieces)),
+            before,
+            "what is a block is not copied"
+        );
+    }
 }

@@ -13,9 +13,10 @@ use bytes::Bytes;
 use frazil_core::cold::TableObject;
 use frazil_core::{SegmentId, TopicId};
 use frazil_objects::{Failure, Retries};
+use futures_util::TryStreamExt as _;
 use futures_util::future::select_ok;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -107,6 +108,17 @@ impl Objects {
         range: Range<u64>,
         class: Class,
     ) -> Result<Bytes, ReadError> {
+        let pieces = self.fetch_pieces(object, range, class).await?;
+        Ok(join(pieces))
+    }
+
+    /// The same in the pieces in which it came.
+    pub(crate) async fn fetch_pieces(
+        &self,
+        object: Object,
+        range: Range<u64>,
+        class: Class,
+    ) -> Result<Vec<Bytes>, ReadError> {
         let places = match class {
             Class::Near => &self.near,
             Class::Far => &self.far,
@@ -120,9 +132,9 @@ impl Objects {
         loop {
             let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.hedged(&path, &range, cold));
             let error = match attempt.await {
-                Ok(Ok(bytes)) => {
+                Ok(Ok(pieces)) => {
                     attempts.done();
-                    return Ok(bytes);
+                    return Ok(pieces);
                 }
                 Ok(Err(error)) => error,
                 Err(elapsed) => object_store::Error::Generic {
@@ -152,7 +164,7 @@ impl Objects {
         path: &Path,
         range: &Range<u64>,
         cold: bool,
-    ) -> object_store::Result<Bytes> {
+    ) -> object_store::Result<Vec<Bytes>> {
         let mut first = pin!(self.get(path, range, cold));
         let Some(hedge) = &self.hedge else {
             return first.await;
@@ -166,8 +178,8 @@ impl Objects {
         }
         self.metrics.gets_hedged.inc();
         let second = pin!(self.get(path, range, cold));
-        let (bytes, _) = select_ok([first, second]).await?;
-        Ok(bytes)
+        let (pieces, _) = select_ok([first, second]).await?;
+        Ok(pieces)
     }
 
     async fn get(
@@ -175,7 +187,7 @@ impl Objects {
         path: &Path,
         range: &Range<u64>,
         cold: bool,
-    ) -> object_store::Result<Bytes> {
+    ) -> object_store::Result<Vec<Bytes>> {
         self.metrics.gets.inc();
         if cold {
             self.metrics.cold_gets.inc();
@@ -189,24 +201,37 @@ impl Objects {
         // The store must say that it sends what was asked for, and send what it says.
         let expected = range.start..range.end.min(result.meta.size);
         let got = result.range.clone();
-        let bytes = result.bytes().await?;
-        if got != expected || bytes.len() as u64 != expected.end - expected.start {
+        let pieces: Vec<Bytes> = match result.payload {
+            GetResultPayload::Stream(pieces) => pieces.try_collect().await?,
+            // In one go; as a stream it would come in very small ones.
+            GetResultPayload::File(..) => vec![result.bytes().await?],
+        };
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        if got != expected || length as u64 != expected.end - expected.start {
             return Err(object_store::Error::Generic {
                 store: "frazil",
                 source: format!(
-                    "asked for bytes {range:?} of {path}, got {} bytes of {got:?}",
-                    bytes.len()
+                    "asked for bytes {range:?} of {path}, got {length} bytes of {got:?}"
                 )
                 .into(),
             });
         }
-        self.metrics.get_bytes.inc_by(bytes.len() as u64);
+        self.metrics.get_bytes.inc_by(length as u64);
         if cold {
-            self.metrics.cold_get_bytes.inc_by(bytes.len() as u64);
+            self.metrics.cold_get_bytes.inc_by(length as u64);
         }
         if let Some(hedge) = &self.hedge {
             hedge.lock().record(began.elapsed());
         }
-        Ok(bytes)
+        Ok(pieces)
+    }
+}
+
+/// All pieces as one.
+pub(crate) fn join(mut pieces: Vec<Bytes>) -> Bytes {
+    match pieces.len() {
+        0 => Bytes::new(),
+        1 => pieces.remove(0),
+        _ => pieces.concat().into(),
     }
 }
