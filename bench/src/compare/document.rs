@@ -63,6 +63,10 @@ impl About {
             let java = first_line(Path::new("java"), "-version").unwrap_or_else(unknown);
             let _ = write!(versions, "; Apache Kafka {}, {java}", kit.version);
         }
+        if let Some(binary) = &bench.nisshi {
+            let nisshi = first_line(binary, "--version").unwrap_or_else(unknown);
+            let _ = write!(versions, "; {nisshi}");
+        }
         let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             machine,

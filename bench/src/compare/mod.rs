@@ -7,6 +7,7 @@ mod groups;
 mod kafka;
 mod limits;
 mod load;
+mod nisshi;
 mod passes;
 mod prices;
 mod rows;
@@ -29,7 +30,7 @@ use passes::{Run, Times};
 use systems::Bench;
 
 /// What can be measured by itself, in the order in which it is.
-const PASSES: [&str; 13] = [
+const PASSES: [&str; 14] = [
     "limits",
     "throughput",
     "shapes",
@@ -39,6 +40,7 @@ const PASSES: [&str; 13] = [
     "small",
     "clients",
     "cloud",
+    "nisshi",
     "partitions",
     "groups",
     "first",
@@ -50,6 +52,8 @@ const PASSES: [&str; 13] = [
 enum Other {
     /// Apache Kafka; needs java and mvn
     Kafka,
+    /// Nisshi, of which a binary is needed: cargo install --locked nisshi
+    Nisshi,
     /// Nobody: Frazil and the machine's limits only
     None,
 }
@@ -57,16 +61,18 @@ enum Other {
 #[derive(Args)]
 pub(crate) struct Options {
     /// Who stands beside Frazil
-    #[arg(long, value_enum, default_value = "kafka")]
-    against: Other,
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "kafka")]
+    against: Vec<Other>,
     /// The `frazil` binary; by default the one beside this program
     #[arg(long)]
     frazil: Option<PathBuf>,
+    /// The `nisshi` binary; by default the one in the path
+    #[arg(long, default_value = "nisshi")]
+    nisshi: PathBuf,
     /// Where temporary data goes, some 10 GB of it; by default the system's place for it
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Two rounds and short passes, without the one of 10 000 topics: what it comes to, not what is
-    /// quoted
+    /// Two rounds and short passes: what it comes to, not what is quoted
     #[arg(long)]
     quick: bool,
     /// Rounds; by default 3, with --quick 2
@@ -94,13 +100,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => tempfile::tempdir()?,
     };
     allow_sockets(2000)?;
-    let kit = match options.against {
-        Other::Kafka => Some(Kit::fetch(&dir.path().join("kit"))?),
-        Other::None => None,
+    let against = |other| options.against.contains(&other);
+    let kit = match against(Other::Kafka) {
+        true => Some(Kit::fetch(&dir.path().join("kit"))?),
+        false => None,
     };
     let bench = Bench {
         frazil: options.frazil.clone().map_or_else(sibling, Ok)?,
         kit,
+        nisshi: against(Other::Nisshi).then(|| options.nisshi.clone()),
         dir: dir.path().to_owned(),
         pins: pins(),
         count: std::cell::Cell::default(),

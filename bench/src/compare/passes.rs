@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::samples::Samples;
 use super::systems::{Bench, Server, Side, create};
-use super::{cloud, groups, limits, load, shapes, topics};
+use super::{cloud, groups, limits, load, nisshi, shapes, topics};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
@@ -28,7 +28,7 @@ const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 5;
 const GIB: f64 = (1u64 << 30) as f64;
 /// What a consumer reads at most in one pass.
-const READ_MAX: u64 = 1 << 20;
+pub(crate) const READ_MAX: u64 = 1 << 20;
 
 /// How long things last.
 #[derive(Clone, Copy)]
@@ -119,6 +119,11 @@ impl<'a> Run<'a> {
             self.note("cloud", Side::Object);
             cloud::measure(self.bench, self.times.steady, &mut self.samples).context("cloud")?;
         }
+        if let Some(binary) = &self.bench.nisshi
+            && self.wants("nisshi")
+        {
+            nisshi::measure(self, binary, round % 2 == 1)?;
+        }
         if self.wants("partitions") {
             for side in &unsynced {
                 self.note("partitions", *side);
@@ -139,10 +144,14 @@ impl<'a> Run<'a> {
             }
         }
         // It takes minutes; its figures are large enough to be seen once.
-        if round == 0 && self.wants("topics") && (!self.quick || !self.only.is_empty()) {
+        if round == 0 && self.wants("topics") {
+            let count = match self.quick {
+                true => topics::TOPICS.1,
+                false => topics::TOPICS.0,
+            };
             for side in &local {
                 self.note("topics", *side);
-                topics::measure(self.bench, *side, &mut self.samples)
+                topics::measure(self.bench, *side, count, &mut self.samples)
                     .with_context(|| format!("topics of {}", side.name()))?;
                 rustix::fs::sync();
             }
@@ -154,7 +163,7 @@ impl<'a> Run<'a> {
         self.only.is_empty() || self.only.iter().any(|only| only == pass)
     }
 
-    fn note(&self, pass: &str, side: Side) {
+    pub(crate) fn note(&self, pass: &str, side: Side) {
         eprintln!("{pass}: {}", side.name());
     }
 

@@ -4,7 +4,9 @@ use super::load::{SHARES, Share};
 use super::samples::Aim::{self, AtLeast, AtMost, Seen};
 use super::samples::{Metric, Row};
 use super::shapes::{SHAPES, Shape};
-use super::systems::Side::{self, Kafka, KafkaSynced, KafkaZones, Local, Machine, Object};
+use super::systems::Side::{
+    self, Kafka, KafkaSynced, KafkaZones, Local, Machine, NisshiMemory, NisshiS3, Object, ObjectS3,
+};
 
 /// The rows of one pass.
 pub(crate) struct Section {
@@ -76,7 +78,8 @@ pub(crate) fn sections() -> Vec<Section> {
         section("partitions", "1 000 partitions", partitions()),
         section("groups", "Consumer groups", groups()),
         section("first", "Start", first()),
-        section("topics", "10 000 topics", topics()),
+        section("topics", "10 000 topics (quick: 1 000)", topics()),
+        section("nisshi", "Nisshi", nisshi()),
         section("limits", "The machine's limits", limits()),
         section("cloud", "A store with S3's latency", cloud()),
     ]
@@ -306,13 +309,13 @@ fn topics() -> Vec<Vec<Row>> {
             &beside,
         ),
         sides(
-            "peak RSS after a record to each of 1 000",
+            "peak RSS after a record to each of 500",
             "MiB",
             "topics rss",
             &beside,
         ),
         sides(
-            "a record to each of 1 000 of them",
+            "a record to each of 500 of them, one after the other",
             "ms",
             "topics produced",
             &beside,
@@ -325,11 +328,32 @@ fn topics() -> Vec<Vec<Row>> {
             &beside,
         ),
         against_itself(
-            "exec to first acknowledgement with 10 000 topics, and with one",
+            "exec to first acknowledgement, and with one topic",
             "ms",
             ("topics first", "first"),
             &[(Local, Seen), (Kafka, Seen)],
         ),
+    ]
+}
+
+fn nisshi() -> Vec<Vec<Row>> {
+    let aims = |s3, memory| [(ObjectS3, NisshiS3, s3), (Local, NisshiMemory, memory)];
+    let five = aims(AtLeast(5.0), Seen);
+    let seen = aims(Seen, Seen);
+    vec![
+        sides(
+            "16 connections produce, 1 KiB × 12 partitions, acks=all",
+            "MB/s",
+            "nisshi in",
+            &five,
+        ),
+        sides("consume from offset 0", "MB/s", "nisshi out", &five),
+        sides("PUTs per GiB produced", "", "nisshi puts", &seen[..1]),
+        sides("broker CPU per GiB produced", "s", "nisshi cpu in", &seen),
+        sides("broker CPU per GiB consumed", "s", "nisshi cpu out", &seen),
+        sides("ack p50 at 1 000 records/s", "ms", "nisshi p50", &seen),
+        sides("ack p99 at 1 000 records/s", "ms", "nisshi p99", &seen),
+        sides("peak RSS of that", "MiB", "nisshi rss", &seen),
     ]
 }
 

@@ -4,17 +4,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::kafka::{Kafka, Kit, Prepared};
+use super::nisshi::Nisshi;
 use crate::broker::Broker;
 use crate::load::consume::readable;
 use crate::load::produce::first_ack;
 use crate::process::Process;
 use crate::workload;
 
-/// How long a start may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a start may take: Kafka opens ten thousand partitions one after the other.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A system and the durability of its topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +28,12 @@ pub(crate) enum Side {
     Kafka,
     /// Kafka with `flush.messages=1`.
     KafkaSynced,
+    /// Frazil with `frazil.durability=object`, the store being an S3 server.
+    ObjectS3,
+    /// Nisshi on an S3 server.
+    NisshiS3,
+    /// Nisshi that keeps nothing.
+    NisshiMemory,
     /// What three replicas of Kafka in three zones cost, by arithmetic.
     KafkaZones,
     /// No broker: a limit of the machine.
@@ -35,8 +42,15 @@ pub(crate) enum Side {
 
 impl Side {
     /// All that acknowledge something.
-    pub(crate) const BROKERS: [Self; 4] =
-        [Self::Local, Self::Object, Self::Kafka, Self::KafkaSynced];
+    pub(crate) const BROKERS: [Self; 7] = [
+        Self::Local,
+        Self::Object,
+        Self::Kafka,
+        Self::KafkaSynced,
+        Self::ObjectS3,
+        Self::NisshiS3,
+        Self::NisshiMemory,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -44,6 +58,9 @@ impl Side {
             Self::Object => "Frazil `object`",
             Self::Kafka => "Kafka",
             Self::KafkaSynced => "Kafka `flush.messages=1`",
+            Self::ObjectS3 => "Frazil `object` on S3",
+            Self::NisshiS3 => "Nisshi on S3",
+            Self::NisshiMemory => "Nisshi in memory",
             Self::KafkaZones => "Kafka, calculated",
             Self::Machine => "limit",
         }
@@ -55,6 +72,10 @@ impl Side {
             Self::Object => "acknowledged when in the store, a directory here, synced",
             Self::Kafka => "acknowledged from the page cache, not synced",
             Self::KafkaSynced => "acknowledged when synced, each batch by itself",
+            Self::ObjectS3 | Self::NisshiS3 => {
+                "acknowledged when in the store, an S3 server here that syncs nothing"
+            }
+            Self::NisshiMemory => "acknowledged from its own memory, which ends with it",
             Self::KafkaZones | Self::Machine => "",
         }
     }
@@ -63,7 +84,10 @@ impl Side {
     pub(crate) fn topic(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Local => &[("retention.ms", "-1"), ("frazil.durability", "local")],
-            Self::Object => &[("retention.ms", "-1"), ("frazil.durability", "object")],
+            Self::Object | Self::ObjectS3 => {
+                &[("retention.ms", "-1"), ("frazil.durability", "object")]
+            }
+            Self::NisshiS3 | Self::NisshiMemory => &[],
             Self::Kafka | Self::KafkaZones | Self::Machine => {
                 &[("retention.ms", "-1"), ("file.delete.delay.ms", "1000")]
             }
@@ -75,8 +99,13 @@ impl Side {
         }
     }
 
+    /// Whether its store is an S3 server.
+    pub(crate) fn is_on_s3(self) -> bool {
+        matches!(self, Self::ObjectS3 | Self::NisshiS3)
+    }
+
     fn is_frazil(self) -> bool {
-        matches!(self, Self::Local | Self::Object)
+        matches!(self, Self::Local | Self::Object | Self::ObjectS3)
     }
 }
 
@@ -84,6 +113,7 @@ impl Side {
 pub(crate) struct Bench {
     pub frazil: PathBuf,
     pub kit: Option<Kit>,
+    pub nisshi: Option<PathBuf>,
     pub dir: PathBuf,
     /// Processors of brokers and of this process, if there are enough to keep them apart.
     pub pins: Option<(String, String)>,
@@ -94,6 +124,7 @@ pub(crate) struct Bench {
 pub(crate) enum Server {
     Frazil(Broker, PathBuf),
     Kafka(Kafka, PathBuf),
+    Nisshi(Nisshi),
 }
 
 impl Bench {
@@ -117,7 +148,7 @@ impl Bench {
         Ok(server)
     }
 
-    fn pin(&self, process: Process) -> Result<()> {
+    pub(crate) fn pin(&self, process: Process) -> Result<()> {
         if let Some((brokers, _)) = &self.pins {
             let id = process.0.to_string();
             std::process::Command::new("taskset")
@@ -158,7 +189,8 @@ impl Bench {
             started = Instant::now();
             Server::Kafka(prepared.exec(kit)?, data)
         };
-        first_ack(server.address(), topic, PATIENCE)?;
+        first_ack(server.address(), topic, PATIENCE)
+            .with_context(|| format!("{} does not start: {}", side.name(), server.last_words()))?;
         let took = started.elapsed().as_secs_f64() * 1e3;
         Ok((server, took))
     }
@@ -169,6 +201,7 @@ impl Server {
         match self {
             Self::Frazil(broker, _) => broker.kafka,
             Self::Kafka(kafka, _) => kafka.address,
+            Self::Nisshi(nisshi) => nisshi.address,
         }
     }
 
@@ -176,22 +209,36 @@ impl Server {
         match self {
             Self::Frazil(broker, _) => broker.process(),
             Self::Kafka(kafka, _) => kafka.process(),
+            Self::Nisshi(nisshi) => nisshi.process(),
         }
+    }
+
+    /// The end of its log.
+    fn last_words(&self) -> String {
+        let data = match self {
+            Self::Frazil(_, data) | Self::Kafka(_, data) => data,
+            Self::Nisshi(_) => return String::new(),
+        };
+        let log = std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(10).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
     /// Ends it as an operator would; what it had stays.
     pub(crate) fn stop(self) -> Result<(PathBuf, SocketAddr)> {
         let address = self.address();
-        match self {
+        let data = match self {
             Self::Frazil(broker, data) => {
                 broker.stop()?;
-                Ok((data, address))
+                data
             }
             Self::Kafka(kafka, data) => {
                 kafka.stop()?;
-                Ok((data, address))
+                data
             }
-        }
+            Self::Nisshi(_) => bail!("nothing of a Nisshi stays"),
+        };
+        Ok((data, address))
     }
 
     /// Kills it and removes what it had.
@@ -204,6 +251,10 @@ impl Server {
             Self::Kafka(kafka, data) => {
                 drop(kafka);
                 data
+            }
+            Self::Nisshi(nisshi) => {
+                drop(nisshi);
+                return Ok(());
             }
         };
         remove(&data)
