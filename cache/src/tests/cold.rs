@@ -9,7 +9,7 @@ use frazil_core::env::Ids;
 use frazil_core::env::testing::{SeededIds, seeds};
 use frazil_core::ports::BatchInfo;
 use frazil_core::{Extent, Location, Offset};
-use frazil_table::WriterConfig;
+use frazil_table::{GroupRef, WriterConfig};
 use object_store::{ObjectStoreExt, PutPayload};
 
 use crate::testing::freezer::{Freezer, table_path};
@@ -132,6 +132,14 @@ fn small() -> WriterConfig {
         group_bytes: 6000,
         ..WriterConfig::default()
     }
+}
+
+/// All that is in segments becomes cold, in these row groups.
+async fn freeze_all(world: &World, config: WriterConfig) -> Vec<GroupRef> {
+    let (mut freezer, everything) = (Freezer::default(), Offset(i64::MAX));
+    freezer
+        .freeze(world, partition(0), everything, config)
+        .await
 }
 
 /// Plain records with offsets in their values, in batches of a hundred.
@@ -283,11 +291,7 @@ async fn what_reads_cost() {
         page_rows: 100,
         ..WriterConfig::default()
     };
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
-    let groups = freezer
-        .freeze(&world, partition(0), everything, config)
-        .await;
+    let groups = freeze_all(&world, config).await;
     assert!(groups.len() > 4, "{}", groups.len());
     let gets = || world.store.gets();
     // Nothing is known: the root and the row group.
@@ -339,11 +343,7 @@ async fn with_the_index_in_memory_a_look_up_is_one_request() {
         page_rows: 50,
         ..WriterConfig::default()
     };
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
-    let groups = freezer
-        .freeze(&world, partition(0), everything, config)
-        .await;
+    let groups = freeze_all(&world, config).await;
     // Three times what there is memory for.
     assert!(groups.len() >= 6);
     for group in &groups {
@@ -370,11 +370,7 @@ async fn many_scans_with_little_memory_all_come_to_their_end() {
         page_rows: 50,
         ..WriterConfig::default()
     };
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
-    freezer
-        .freeze(&world, partition(0), everything, config)
-        .await;
+    freeze_all(&world, config).await;
     world.store.set(Weather {
         latency: Duration::from_millis(50),
         flipped: 2,
@@ -420,11 +416,7 @@ async fn damaged_objects_are_refused_by_name_and_nothing_is_skipped() {
     let world = cold_world();
     let node = world.start().await;
     fill(&node, 1000, 50).await;
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
-    let groups = freezer
-        .freeze(&world, partition(0), everything, small())
-        .await;
+    let groups = freeze_all(&world, small()).await;
     node.stop().await.unwrap();
     let middle = groups[groups.len() / 2].clone();
     let root = world.quorum.cold(partition(0)).unwrap();
@@ -483,11 +475,7 @@ async fn what_is_damaged_or_lost_on_the_way_is_fetched_again() {
     let world = cold_world();
     let node = world.start().await;
     fill(&node, 2000, 50).await;
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
-    freezer
-        .freeze(&world, partition(0), everything, small())
-        .await;
+    freeze_all(&world, small()).await;
     world.store.set(Weather {
         flipped: 30,
         truncated: 20,
@@ -553,10 +541,7 @@ async fn a_store_that_stays_down_fails_a_cold_read_in_time() {
     let world = cold_world();
     let node = world.start().await;
     fill(&node, 100, 50).await;
-    let mut freezer = Freezer::default();
-    freezer
-        .freeze(&world, partition(0), Offset(i64::MAX), small())
-        .await;
+    freeze_all(&world, small()).await;
     world.store.set(Weather {
         throttled: 100,
         ..Weather::default()
@@ -576,8 +561,7 @@ async fn a_read_follows_what_moves_between_its_look_and_its_fetch() {
     let old = world.quorum.extents(partition(0));
     // The index is of a time before the conversion, and the segments are deleted.
     world.quorum.grow_old();
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
+    let (mut freezer, everything) = (Freezer::default(), Offset(i64::MAX));
     freezer
         .freeze(&world, partition(0), everything, small())
         .await;
@@ -693,12 +677,8 @@ async fn the_largest_record_and_a_million_of_the_smallest_are_read() {
         }
         append(&node, Durability::Object, builder.build()).await;
     }
-    let mut freezer = Freezer::default();
-    let everything = Offset(i64::MAX);
     let config = WriterConfig::default();
-    freezer
-        .freeze(&world, partition(0), everything, config)
-        .await;
+    freeze_all(&world, config).await;
     let end = i64::from(TINY) + 1;
     let got = read(&node, 0, end, 1000).await;
     assert_eq!(got.next, Offset(1));

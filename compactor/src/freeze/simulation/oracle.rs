@@ -107,15 +107,7 @@ impl Oracle {
                 continue;
             };
             writer::records(base, &batch, |record| {
-                let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-                let headers = record.headers.bytes().to_vec();
-                let row = (
-                    record.timestamp,
-                    owned(record.key),
-                    owned(record.value),
-                    headers,
-                );
-                rows.insert((at.partition, record.offset), row);
+                rows.insert((at.partition, record.offset), look::row(record));
                 Ok::<(), frazil_table::Error>(())
             })
             .expect("a sound batch");

@@ -1,101 +1,17 @@
 //! Claims: how long they keep others away, and what becomes of a job that has lost its own.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
-use frazil_core::PortResult;
-use frazil_core::ports::{ClaimStatus, Replacement, Table, TableRefusal};
-use uuid::Uuid;
+use frazil_core::ports::TableRefusal;
 
-use super::killed::{Fuse, Store};
+use super::links::Fuse;
 use super::*;
-
-/// The quorum as a compactor reaches it: renewals are counted, and may not get through.
-struct Reached {
-    tables: Arc<dyn Tables>,
-    renewals: AtomicU64,
-    cut_off: AtomicBool,
-}
-
-#[async_trait]
-impl Tables for Reached {
-    fn enabled(&self) -> bool {
-        self.tables.enabled()
-    }
-
-    fn table(&self, topic: TopicId) -> Option<Table> {
-        self.tables.table(topic)
-    }
-
-    fn claim_status(&self, topic: TopicId, claim: u64) -> ClaimStatus {
-        self.tables.claim_status(topic, claim)
-    }
-
-    fn retired_objects(&self, limit: usize) -> Vec<(TopicId, TableObject, i64)> {
-        self.tables.retired_objects(limit)
-    }
-
-    fn dead_tables(&self) -> Vec<(TopicId, i64)> {
-        self.tables.dead_tables()
-    }
-
-    async fn claim_table(
-        &self,
-        topic: TopicId,
-        holder: Uuid,
-        lease_ms: u32,
-    ) -> PortResult<Result<u64, TableRefusal>> {
-        self.tables.claim_table(topic, holder, lease_ms).await
-    }
-
-    async fn replace(&self, replacement: Replacement) -> PortResult<Result<(), TableRefusal>> {
-        if replacement.moves.is_empty() && replacement.lease_ms > 0 {
-            self.renewals.fetch_add(1, Ordering::Relaxed);
-            if self.cut_off.load(Ordering::Relaxed) {
-                return Err(frazil_core::PortError::Unavailable("cut off".into()));
-            }
-        }
-        self.tables.replace(replacement).await
-    }
-
-    async fn forget_objects(
-        &self,
-        collector: u64,
-        topic: TopicId,
-        objects: Vec<TableObject>,
-    ) -> PortResult<bool> {
-        self.tables.forget_objects(collector, topic, objects).await
-    }
-
-    async fn forget_tables(&self, collector: u64, topics: Vec<TopicId>) -> PortResult<bool> {
-        self.tables.forget_tables(collector, topics).await
-    }
-}
-
-/// Another compactor, which reaches quorum and store through these.
-fn another(world: &World, store: Arc<dyn ObjectStore>) -> (Ctx, Arc<Reached>) {
-    let reached = Arc::new(Reached {
-        tables: world.ctx.tables.clone(),
-        renewals: AtomicU64::new(0),
-        cut_off: AtomicBool::new(false),
-    });
-    let retries = Retries::new(Arc::new(SeededIds::new(3)), Default::default());
-    let ctx = Ctx {
-        config: world.ctx.config.clone(),
-        bucket: Bucket::new(store, retries, Path::from("cluster")),
-        ledger: world.ctx.ledger.clone(),
-        tables: reached.clone(),
-        metrics: Metrics::default(),
-        holder: SeededIds::new(4).uuid(),
-    };
-    (ctx, reached)
-}
 
 /// A conversion of `world`'s topic by another compactor that stands still at its second request to
 /// the store, until the fuse is mended.
 fn stuck(world: &World, ctx: Ctx) -> tokio::task::JoinHandle<Result<Done, JobError>> {
     let topic = world.topic();
-    let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+    let table = table_config(&topic);
     tokio::spawn(async move { job::run(&ctx, &topic, table).await })
 }
 
@@ -104,7 +20,7 @@ async fn a_killed_compactors_topic_is_taken_over_within_a_minute() {
     let mut world = World::new(&[("frazil.table.mode", "shared")]).await;
     world.produce(&[(0, 5)]).await;
     let fuse = Fuse::new(2, false);
-    let (ctx, _) = another(&world, Arc::new(Store(world.store.clone(), fuse)));
+    let (ctx, _) = world.another(fuse, Fuse::sound());
     let job = stuck(&world, ctx);
     // It has been at work for longer than a lease when it is killed.
     world.wait(Duration::from_secs(75)).await;
@@ -139,7 +55,7 @@ async fn a_long_job_keeps_its_topic_with_few_commands() {
     let mut world = World::new(&[]).await;
     world.produce(&[(0, 5)]).await;
     let fuse = Fuse::new(2, false);
-    let (ctx, reached) = another(&world, Arc::new(Store(world.store.clone(), fuse.clone())));
+    let (ctx, reached) = world.another(fuse.clone(), Fuse::sound());
     let job = stuck(&world, ctx);
     for _ in 0..20 {
         world.wait(Duration::from_secs(15)).await;
@@ -169,7 +85,7 @@ async fn a_job_that_cannot_renew_its_lease_is_refused_and_harms_nothing() {
     world.produce(&[(0, 5), (1, 2)]).await;
     for after_told in [false, true] {
         let fuse = Fuse::new(2, false);
-        let (ctx, reached) = another(&world, Arc::new(Store(world.store.clone(), fuse.clone())));
+        let (ctx, reached) = world.another(fuse.clone(), Fuse::sound());
         let job = stuck(&world, ctx);
         reached.cut_off.store(true, Ordering::Relaxed);
         world.wait(Duration::from_secs(45)).await;

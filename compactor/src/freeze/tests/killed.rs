@@ -1,182 +1,8 @@
 //! A job that is stopped for good at its n-th request, to the store or the quorum, before or after
 //! that was executed; for every n. Then another one does what is left.
 
-use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use async_trait::async_trait;
-use frazil_core::PortResult;
-use frazil_core::cold::TableObject;
-use frazil_core::ports::{ClaimStatus, Replacement, Table, TableRefusal};
-use futures_util::stream::BoxStream;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
-use tokio::sync::Notify;
-use uuid::Uuid;
-
+use super::links::Fuse;
 use super::*;
-
-/// Counts requests, and answers none from one of them on, or not before it is mended.
-#[derive(Clone)]
-pub(super) struct Fuse {
-    left: Arc<AtomicUsize>,
-    mended: Arc<Notify>,
-    /// Whether the last one is executed.
-    after: bool,
-}
-
-impl Fuse {
-    pub(super) fn new(requests: usize, after: bool) -> Self {
-        Self {
-            left: Arc::new(AtomicUsize::new(requests)),
-            mended: Arc::default(),
-            after,
-        }
-    }
-
-    /// How many requests are answered still.
-    pub(super) fn left(&self) -> usize {
-        self.left.load(Ordering::Relaxed)
-    }
-
-    /// All requests are answered from now on, also the one that waits.
-    pub(super) fn mend(&self) {
-        self.left.store(usize::MAX, Ordering::Relaxed);
-        self.mended.notify_one();
-    }
-
-    async fn ask<T>(&self, request: impl Future<Output = T>) -> T {
-        match self.left.load(Ordering::Relaxed) {
-            0 => {
-                self.mended.notified().await;
-                request.await
-            }
-            1 => {
-                self.left.store(0, Ordering::Relaxed);
-                if self.after {
-                    drop(request.await);
-                    return std::future::pending().await;
-                }
-                self.mended.notified().await;
-                request.await
-            }
-            left => {
-                self.left.store(left - 1, Ordering::Relaxed);
-                request.await
-            }
-        }
-    }
-}
-
-pub(super) struct Store(pub(super) Arc<InMemory>, pub(super) Fuse);
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Store")
-    }
-}
-
-impl fmt::Display for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Store")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Store {
-    async fn put_opts(&self, path: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
-        self.1.ask(self.0.put_opts(path, bytes, how)).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        path: &Path,
-        how: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(path, how).await
-    }
-
-    async fn get_opts(&self, path: &Path, how: GetOptions) -> Result<GetResult> {
-        self.1.ask(self.0.get_opts(path, how)).await
-    }
-
-    fn delete_stream(
-        &self,
-        paths: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(paths)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, how).await
-    }
-}
-
-struct Quorum(Arc<dyn Tables>, Fuse);
-
-#[async_trait]
-impl Tables for Quorum {
-    fn enabled(&self) -> bool {
-        self.0.enabled()
-    }
-
-    fn table(&self, topic: TopicId) -> Option<Table> {
-        self.0.table(topic)
-    }
-
-    fn claim_status(&self, topic: TopicId, claim: u64) -> ClaimStatus {
-        self.0.claim_status(topic, claim)
-    }
-
-    fn retired_objects(&self, limit: usize) -> Vec<(TopicId, TableObject, i64)> {
-        self.0.retired_objects(limit)
-    }
-
-    fn dead_tables(&self) -> Vec<(TopicId, i64)> {
-        self.0.dead_tables()
-    }
-
-    async fn claim_table(
-        &self,
-        topic: TopicId,
-        holder: Uuid,
-        lease_ms: u32,
-    ) -> PortResult<std::result::Result<u64, TableRefusal>> {
-        self.1
-            .ask(self.0.claim_table(topic, holder, lease_ms))
-            .await
-    }
-
-    async fn replace(
-        &self,
-        replacement: Replacement,
-    ) -> PortResult<std::result::Result<(), TableRefusal>> {
-        self.1.ask(self.0.replace(replacement)).await
-    }
-
-    async fn forget_objects(
-        &self,
-        collector: u64,
-        topic: TopicId,
-        objects: Vec<TableObject>,
-    ) -> PortResult<bool> {
-        self.0.forget_objects(collector, topic, objects).await
-    }
-
-    async fn forget_tables(&self, collector: u64, topics: Vec<TopicId>) -> PortResult<bool> {
-        self.0.forget_tables(collector, topics).await
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -211,8 +37,8 @@ async fn prepared(kind: Kind) -> World {
     world
 }
 
-async fn work(ctx: &Ctx, topic: &Topic, kind: Kind) -> std::result::Result<(), JobError> {
-    let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+async fn work(ctx: &Ctx, topic: &Topic, kind: Kind) -> Result<(), JobError> {
+    let table = table_config(topic);
     match kind {
         Kind::Convert => job::run(ctx, topic, table).await.map(drop),
         Kind::Merge => merge::run(ctx, topic, table).await.map(drop),
@@ -224,16 +50,7 @@ async fn work(ctx: &Ctx, topic: &Topic, kind: Kind) -> std::result::Result<(), J
 async fn killed(kind: Kind, requests: usize, after: bool) -> bool {
     let world = prepared(kind).await;
     let fuse = Fuse::new(requests, after);
-    let retries = Retries::new(Arc::new(SeededIds::new(3)), Default::default());
-    let store = Arc::new(Store(world.store.clone(), fuse.clone()));
-    let ctx = Ctx {
-        config: world.ctx.config.clone(),
-        bucket: Bucket::new(store, retries, Path::from("cluster")),
-        ledger: world.ctx.ledger.clone(),
-        tables: Arc::new(Quorum(world.ctx.tables.clone(), fuse.clone())),
-        metrics: Metrics::default(),
-        holder: SeededIds::new(4).uuid(),
-    };
+    let (ctx, _) = world.another(fuse.clone(), fuse);
     let topic = world.topic();
     let job = tokio::time::timeout(Duration::from_secs(10), work(&ctx, &topic, kind));
     let ended = job.await;

@@ -18,6 +18,17 @@ pub(crate) type Row = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<u8>);
 /// Records by partition and offset.
 pub(crate) type Rows = BTreeMap<(i32, Offset), Row>;
 
+/// A record as it is compared.
+pub(crate) fn row(record: &RecordRef<'_>) -> Row {
+    let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
+    (
+        record.timestamp,
+        owned(record.key),
+        owned(record.value),
+        record.headers.bytes().to_vec(),
+    )
+}
+
 /// The rows of a row group.
 pub(crate) async fn rows(
     bucket: &Bucket,
@@ -34,15 +45,7 @@ pub(crate) async fn rows(
     fetched.add(group.start, bytes);
     let mut rows = Vec::new();
     Read::all(group, &index).rows(&fetched, |record: &RecordRef<'_>| {
-        let owned = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
-        let headers = record.headers.bytes().to_vec();
-        let row = (
-            record.timestamp,
-            owned(record.key),
-            owned(record.value),
-            headers,
-        );
-        rows.push(((group.partition, record.offset), row));
+        rows.push(((group.partition, record.offset), row(record)));
         Ok::<(), JobError>(())
     })?;
     Ok(rows)

@@ -2,6 +2,7 @@
 
 mod claims;
 mod killed;
+mod links;
 pub(crate) mod look;
 mod orphans;
 
@@ -17,7 +18,7 @@ use frazil_core::env::testing::SeededIds;
 use frazil_core::ports::{
     Append, BatchInfo, Catalog, Commit, LogIndex, NewTopic, SegmentInfo, Sequencer, Tables,
 };
-use frazil_core::topic_config::TopicConfig;
+use frazil_core::topic_config::{TableConfig, TopicConfig};
 use frazil_core::{
     BrokerEpoch, BrokerId, Location, Offset, SegmentId, Topic, TopicId, TopicName, TopicPartition,
 };
@@ -65,6 +66,10 @@ fn settings(config: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .collect()
+}
+
+fn table_config(topic: &Topic) -> TableConfig {
+    TopicConfig::resolve(&topic.config, &BTreeMap::new()).table
 }
 
 impl World {
@@ -190,7 +195,7 @@ impl World {
 
     async fn convert(&self) -> Result<Done, JobError> {
         let topic = self.topic();
-        let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+        let table = table_config(&topic);
         let done = job::run(&self.ctx, &topic, table).await;
         self.node.client().barrier().await.unwrap();
         done
@@ -198,7 +203,7 @@ impl World {
 
     async fn merge(&self) -> Result<usize, JobError> {
         let topic = self.topic();
-        let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+        let table = table_config(&topic);
         let done = merge::run(&self.ctx, &topic, table).await;
         self.node.client().barrier().await.unwrap();
         done
@@ -265,6 +270,24 @@ impl World {
             .list(None)
             .map_ok(|object| object.location.to_string());
         all.try_collect().await.unwrap()
+    }
+
+    /// The table's snapshots, oldest first.
+    async fn snapshots(&self) -> Vec<look::Seen> {
+        let table = self.node.client().table(self.topic).unwrap();
+        let pointer = table.pointer.expect("something was converted");
+        let snapshots = look::snapshots(&self.ctx.bucket, self.topic, pointer);
+        snapshots.await.unwrap()
+    }
+
+    /// That the bucket has the objects of the table that are named, and no others.
+    async fn holds_what_is_named(&self) {
+        let named = self.named().await.into_iter();
+        let named = named.map(|object| self.ctx.bucket.table(self.topic, object).to_string());
+        let named: BTreeSet<String> = named.collect();
+        let mut left = self.objects().await;
+        left.retain(|key| key.contains("/tables/"));
+        assert_eq!(left, named);
     }
 
     /// Everything that the log and the table name.
@@ -373,16 +396,7 @@ async fn small_files_are_merged_and_the_rows_stay() {
     assert_eq!(world.merge().await.unwrap(), 20);
     assert_eq!(world.check().await, before);
     assert_eq!(world.merge().await.unwrap(), 0);
-    let pointer = world
-        .node
-        .client()
-        .table(world.topic)
-        .unwrap()
-        .pointer
-        .unwrap();
-    let snapshots = look::snapshots(&world.ctx.bucket, world.topic, pointer)
-        .await
-        .unwrap();
+    let snapshots = world.snapshots().await;
     assert_eq!(snapshots.last().unwrap().files.len(), 1);
     assert_eq!(snapshots.len(), 21, "old snapshots can still be read");
     world.produce(&[(0, 5)]).await;
@@ -514,7 +528,7 @@ async fn retain(world: &World, age_ms: i64) -> u64 {
 
 async fn upkeep(world: &World) -> super::upkeep::Kept {
     let topic = world.topic();
-    let table = TopicConfig::resolve(&topic.config, &BTreeMap::new()).table;
+    let table = table_config(&topic);
     let kept = super::upkeep::run(&world.ctx, &topic, table).await.unwrap();
     world.node.client().barrier().await.unwrap();
     kept
@@ -528,14 +542,7 @@ async fn nothing_is_left_over(world: &World) {
         world.collect().await;
         sweep.round(&world.ctx, GRACE).await.unwrap();
     }
-    let named = world.named().await;
-    let named = named
-        .into_iter()
-        .map(|object| world.ctx.bucket.table(world.topic, object));
-    let named: BTreeSet<String> = named.map(|path| path.to_string()).collect();
-    let mut left = world.objects().await;
-    left.retain(|key| key.contains("/tables/"));
-    assert_eq!(left, named);
+    world.holds_what_is_named().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -634,16 +641,7 @@ async fn a_table_can_keep_more_than_the_log_or_less() {
         retain(&world, now_ms - (1_700_000_000_000 + 10)).await;
         world.wait(Duration::from_secs(2)).await;
         upkeep(&world).await;
-        let pointer = world
-            .node
-            .client()
-            .table(world.topic)
-            .unwrap()
-            .pointer
-            .unwrap();
-        let snapshots = look::snapshots(&world.ctx.bucket, world.topic, pointer)
-            .await
-            .unwrap();
+        let snapshots = world.snapshots().await;
         let rows: i64 = snapshots
             .last()
             .unwrap()

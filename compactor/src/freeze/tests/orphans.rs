@@ -1,6 +1,6 @@
 //! The search for orphans: what goes, what never does, and what a search costs.
 
-use super::killed::{Fuse, Store};
+use super::links::Fuse;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -142,19 +142,10 @@ async fn a_deleted_topic_leaves_nothing() {
 
 /// A search that counts what it asks the store for, besides lists.
 async fn counted(world: &World, sweep: &mut Orphans) -> usize {
-    let fuse = Fuse::new(usize::MAX, false);
-    let retries = Retries::new(Arc::new(SeededIds::new(3)), Default::default());
-    let store = Arc::new(Store(world.store.clone(), fuse.clone()));
-    let ctx = Ctx {
-        config: world.ctx.config.clone(),
-        bucket: Bucket::new(store, retries, Path::from("cluster")),
-        ledger: world.ctx.ledger.clone(),
-        tables: world.ctx.tables.clone(),
-        metrics: Metrics::default(),
-        holder: world.ctx.holder,
-    };
+    let fuse = Fuse::sound();
+    let (ctx, _) = world.another(fuse.clone(), Fuse::sound());
     sweep.round(&ctx, GRACE).await.unwrap();
-    usize::MAX - fuse.left()
+    fuse.asked()
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,13 +198,6 @@ async fn what_is_remembered_of_an_object_that_nothing_leads_to_keeps_nothing() {
         sweep.round(&world.ctx, GRACE).await.unwrap();
         world.wait(GRACE).await;
     }
-    let named = world.named().await;
-    let named = named
-        .into_iter()
-        .map(|object| world.ctx.bucket.table(world.topic, object).to_string());
-    let named: BTreeSet<String> = named.collect();
-    let mut left = world.objects().await;
-    left.retain(|key| key.contains("/tables/"));
-    assert_eq!(left, named);
+    world.holds_what_is_named().await;
     world.check().await;
 }
