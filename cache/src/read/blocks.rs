@@ -272,7 +272,8 @@ impl Blocks {
 }
 
 /// The blocks of a stripe that came in some pieces. A piece that is a block is not copied: whoever
-/// sends such pieces does so for this.
+/// sends such pieces does so for this. Nor is a last one of half a block or more; of a shorter one
+/// the memory may be much larger, that of a whole block.
 fn split(pieces: Vec<Bytes>) -> Arc<[Bytes]> {
     let mut blocks = Vec::new();
     let mut open = BytesMut::new();
@@ -280,7 +281,8 @@ fn split(pieces: Vec<Bytes>) -> Arc<[Bytes]> {
     while let Some(mut piece) = pieces.next() {
         while !piece.is_empty() {
             let length = piece.len();
-            let whole = length == BLOCK || (length < BLOCK && pieces.peek().is_none());
+            let is_last = pieces.peek().is_none();
+            let whole = length == BLOCK || (is_last && (BLOCK / 2..BLOCK).contains(&length));
             if open.is_empty() && whole {
                 blocks.push(std::mem::take(&mut piece));
                 break;
