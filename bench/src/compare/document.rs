@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::rows::sections;
-use super::samples::{Figures, Row, Samples, Spread};
+use super::samples::{Figures, Metric, Row, Samples, Spread};
 use super::systems::{Bench, Side};
 
 const BEGIN: &str = "<!-- table of frazil-bench compare: begin -->";
@@ -105,15 +105,18 @@ struct Part {
     rows: Vec<Figures>,
 }
 
-/// Rows that differ in what stands beside are one, if none of it was measured.
+/// Rows that differ in what stands beside are one, if none of it was measured; those of which nothing
+/// was measured beside give way to others.
 fn figures(rows: &[Row], samples: &Samples) -> Vec<Figures> {
-    let mut shown = BTreeSet::new();
-    let figures = rows.iter().filter_map(|row| {
-        let figures = row.figures(samples)?;
-        let new = shown.insert(row.of);
-        (figures.beside.is_some() || new).then_some(figures)
-    });
-    figures.collect()
+    let measured: Vec<(Metric, Figures)> = rows
+        .iter()
+        .filter_map(|row| Some((row.of, row.figures(samples)?)))
+        .collect();
+    let compared = measured.iter().filter(|(_, row)| row.beside.is_some());
+    let mut shown: BTreeSet<Metric> = compared.map(|(of, _)| *of).collect();
+    let rows = measured.into_iter();
+    rows.filter_map(|(of, row)| (row.beside.is_some() || shown.insert(of)).then_some(row))
+        .collect()
 }
 
 fn parts(samples: &Samples) -> Vec<Part> {
@@ -264,6 +267,11 @@ mod tests {
         assert_eq!(parts[0].pass, "throughput");
         assert_eq!(parts[0].rows.len(), 1);
         assert_eq!(parts[0].rows[0].aim, None);
+        // Kafka that syncs is the second that it is compared with.
+        samples.add("produce", Side::KafkaSynced, 40.0);
+        let rows = &super::parts(&samples)[0].rows;
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].beside.as_ref().unwrap().ratio.median, 10.0);
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             records: 200_000,
         },
         false => Times {
-            flood: Duration::from_secs(5),
+            flood: Duration::from_secs(4),
             shape: Duration::from_secs(2),
             steady: Duration::from_secs(6),
             limit: Duration::from_secs(1),

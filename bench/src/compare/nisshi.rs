@@ -1,11 +1,11 @@
 //! Nisshi (which was Tansu) beside Frazil, both on the same kind of store: an S3 server in this
-//! process without latency, which keeps objects in memory; and Nisshi in memory only, which keeps
-//! nothing, beside Frazil's `local`, which syncs. Frazil gathers what it puts into such a store, so
+//! process without latency, which keeps objects in memory. Nisshi in memory only, which keeps
+//! nothing, and on SQLite, if it was built with it, stand beside Frazil's `local`, which syncs. Frazil gathers what it puts into such a store, so
 //! producers are more than in other passes, and requests are counted.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -68,11 +68,12 @@ impl S3 {
 pub(crate) struct Nisshi {
     child: Child,
     pub address: SocketAddr,
+    /// What it keeps on this disk.
+    data: Option<PathBuf>,
 }
 
 impl Nisshi {
-    /// Starts `binary` on an engine of its own, `s3://…` or `memory://…`; it listens when this
-    /// returns.
+    /// Starts `binary` on an engine, `s3://…` and the like; it listens when this returns.
     fn start(
         binary: &Path,
         log: &Path,
@@ -96,7 +97,11 @@ impl Nisshi {
             .stderr(file)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut nisshi = Self { child, address };
+        let mut nisshi = Self {
+            child,
+            address,
+            data: None,
+        };
         let started = Instant::now();
         while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
             if let Some(status) = nisshi.child.try_wait()? {
@@ -111,6 +116,13 @@ impl Nisshi {
     pub(crate) fn process(&self) -> Process {
         Process(self.child.id())
     }
+
+    /// Kills it and removes what it had.
+    pub(crate) fn discard(mut self) -> Result<()> {
+        let data = self.data.take();
+        drop(self);
+        data.map_or(Ok(()), |data| Ok(std::fs::remove_dir_all(data)?))
+    }
 }
 
 impl Drop for Nisshi {
@@ -120,7 +132,23 @@ impl Drop for Nisshi {
     }
 }
 
-/// Starts one of the four sides.
+/// Whether it was built with SQLite; the end of its help lists what it was built with.
+fn has_sqlite(binary: &Path) -> Result<bool> {
+    let output = Command::new(binary)
+        .arg("--help")
+        .output()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    Ok(lists_sqlite(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn lists_sqlite(help: &str) -> bool {
+    let engines = help
+        .lines()
+        .find_map(|line| line.strip_prefix("Storage engines: "));
+    engines.is_some_and(|engines| engines.split(", ").any(|engine| engine == "libsql"))
+}
+
+/// Starts one of the sides.
 fn start(bench: &Bench, binary: &Path, side: Side, s3: &S3) -> Result<Server> {
     let data = bench.fresh("nisshi");
     let log = data.with_extension("log");
@@ -134,6 +162,13 @@ fn start(bench: &Bench, binary: &Path, side: Side, s3: &S3) -> Result<Server> {
             let nisshi = Nisshi::start(binary, &log, "memory://compare/", &BTreeMap::new())?;
             Server::Nisshi(nisshi)
         }
+        Side::NisshiSqlite => {
+            std::fs::create_dir_all(&data)?;
+            let engine = format!("sqlite:///{}/nisshi.db", data.display());
+            let mut nisshi = Nisshi::start(binary, &log, &engine, &BTreeMap::new())?;
+            nisshi.data = Some(data);
+            Server::Nisshi(nisshi)
+        }
         Side::ObjectS3 => {
             let broker = Broker::with(&bench.frazil, &data, &s3.settings())?;
             Server::Frazil(broker, data)
@@ -144,12 +179,15 @@ fn start(bench: &Bench, binary: &Path, side: Side, s3: &S3) -> Result<Server> {
 
 /// Throughput, processor time, memory and latency of both.
 pub(crate) fn measure(run: &mut Run<'_>, binary: &Path, reversed: bool) -> Result<()> {
-    let mut sides = [
+    let mut sides = vec![
         Side::ObjectS3,
         Side::NisshiS3,
         Side::Local,
         Side::NisshiMemory,
     ];
+    if has_sqlite(binary)? {
+        sides.push(Side::NisshiSqlite);
+    }
     if reversed {
         sides.reverse();
     }
@@ -200,4 +238,18 @@ fn one(run: &mut Run<'_>, server: &Server, side: Side, store: &Store) -> Result<
     let rss = server.process().peak_rss_mib()?;
     run.samples.add("nisshi rss", side, rss);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_tells_what_it_was_built_with() {
+        let help = |engines| format!("Usage: nisshi\n\nStorage engines: {engines}\nData lakes:\n");
+        assert!(lists_sqlite(&help("dynostore, libsql")));
+        assert!(lists_sqlite(&help("libsql")));
+        assert!(!lists_sqlite(&help("dynostore")));
+        assert!(!lists_sqlite("libsql"));
+    }
 }

@@ -5,7 +5,8 @@ use super::samples::Aim::{self, AtLeast, AtMost, Seen};
 use super::samples::{Metric, Row};
 use super::shapes::{SHAPES, Shape};
 use super::systems::Side::{
-    self, Kafka, KafkaSynced, KafkaZones, Local, Machine, NisshiMemory, NisshiS3, Object, ObjectS3,
+    self, Kafka, KafkaSynced, KafkaZones, Local, Machine, NisshiMemory, NisshiS3, NisshiSqlite,
+    Object, ObjectS3,
 };
 
 /// The rows of one pass.
@@ -337,9 +338,14 @@ fn topics() -> Vec<Vec<Row>> {
 }
 
 fn nisshi() -> Vec<Vec<Row>> {
-    let aims = |s3, memory| [(ObjectS3, NisshiS3, s3), (Local, NisshiMemory, memory)];
-    let five = aims(AtLeast(5.0), Seen);
-    let seen = aims(Seen, Seen);
+    let aims = |aim| {
+        [
+            (ObjectS3, NisshiS3, aim),
+            (Local, NisshiSqlite, aim),
+            (Local, NisshiMemory, Seen),
+        ]
+    };
+    let (five, seen) = (aims(AtLeast(5.0)), aims(Seen));
     vec![
         sides(
             "16 connections produce, 1 KiB × 12 partitions, acks=all",

@@ -34,6 +34,8 @@ pub(crate) enum Side {
     NisshiS3,
     /// Nisshi that keeps nothing.
     NisshiMemory,
+    /// Nisshi on a file of SQLite.
+    NisshiSqlite,
     /// What three replicas of Kafka in three zones cost, by arithmetic.
     KafkaZones,
     /// No broker: a limit of the machine.
@@ -42,7 +44,7 @@ pub(crate) enum Side {
 
 impl Side {
     /// All that acknowledge something.
-    pub(crate) const BROKERS: [Self; 7] = [
+    pub(crate) const BROKERS: [Self; 8] = [
         Self::Local,
         Self::Object,
         Self::Kafka,
@@ -50,6 +52,7 @@ impl Side {
         Self::ObjectS3,
         Self::NisshiS3,
         Self::NisshiMemory,
+        Self::NisshiSqlite,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Side {
             Self::ObjectS3 => "Frazil `object` on S3",
             Self::NisshiS3 => "Nisshi on S3",
             Self::NisshiMemory => "Nisshi in memory",
+            Self::NisshiSqlite => "Nisshi on SQLite",
             Self::KafkaZones => "Kafka, calculated",
             Self::Machine => "limit",
         }
@@ -76,6 +80,9 @@ impl Side {
                 "acknowledged when in the store, an S3 server here that syncs nothing"
             }
             Self::NisshiMemory => "acknowledged from its own memory, which ends with it",
+            Self::NisshiSqlite => {
+                "acknowledged from SQLite's log in the page cache (`synchronous = normal`), not synced"
+            }
             Self::KafkaZones | Self::Machine => "",
         }
     }
@@ -87,7 +94,7 @@ impl Side {
             Self::Object | Self::ObjectS3 => {
                 &[("retention.ms", "-1"), ("frazil.durability", "object")]
             }
-            Self::NisshiS3 | Self::NisshiMemory => &[],
+            Self::NisshiS3 | Self::NisshiMemory | Self::NisshiSqlite => &[],
             Self::Kafka | Self::KafkaZones | Self::Machine => {
                 &[("retention.ms", "-1"), ("file.delete.delay.ms", "1000")]
             }
@@ -252,10 +259,7 @@ impl Server {
                 drop(kafka);
                 data
             }
-            Self::Nisshi(nisshi) => {
-                drop(nisshi);
-                return Ok(());
-            }
+            Self::Nisshi(nisshi) => return nisshi.discard(),
         };
         remove(&data)
     }
