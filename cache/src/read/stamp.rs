@@ -7,8 +7,6 @@ use frazil_core::{LEADER_EPOCH, Offset};
 
 /// Larger batches are not copied: their stamp and the rest are two pieces.
 const COPY_MAX: usize = 8 * 1024;
-/// What is allocated at a time for stamps and small batches.
-const ROOM: usize = 4 * 1024;
 /// Bytes of the stamp.
 const STAMP: usize = 16;
 
@@ -24,13 +22,6 @@ impl Stamper {
     /// Adds a whole batch.
     pub(crate) fn push(&mut self, base: Offset, batch: &Bytes) {
         self.bytes += batch.len();
-        let wanted = match batch.len() <= COPY_MAX {
-            true => batch.len(),
-            false => STAMP,
-        };
-        if self.small.capacity() - self.small.len() < wanted {
-            self.small.reserve(wanted.max(ROOM));
-        }
         self.small
             .put_slice(&stamp(base, batch.len() as u32, LEADER_EPOCH));
         if batch.len() <= COPY_MAX {
