@@ -2,7 +2,8 @@
 //!
 //! A flush costs a PUT. While the budget has a PUT to spend, the segment is sealed as soon as it
 //! has gathered for a few milliseconds, and at once if nothing is being uploaded and PUTs are plenty; when it has none, batches gather until there is one; a
-//! full segment is sealed in any case. So a lone producer sees the store's latency instead of a
+//! full segment is sealed in any case. On the write-ahead log's disk, where a PUT costs a file, so is one
+//! that is large enough to pass the log, and it costs nothing of the budget. So a lone producer sees the store's latency instead of a
 //! timer, and the bill stays bounded by the budget plus one PUT per full segment.
 //!
 //! Times are durations since the service started.
@@ -125,8 +126,9 @@ impl Policy {
         let Some(since) = open.since else {
             return Verdict::Wait;
         };
+        let worth_it = self.passes_the_log(open.bytes);
         if open.bytes >= self.segment_bytes || open.flush {
-            self.take(now);
+            self.take(worth_it, now);
             return Verdict::Seal;
         }
         if busy >= self.uploads_max {
@@ -142,18 +144,18 @@ impl Policy {
             Some(awaited) => (awaited + self.gather).min(lingered),
             None => lingered,
         };
-        if let Some(bucket) = &mut self.bucket {
+        if let Some(bucket) = self.bucket.as_mut().filter(|_| !worth_it) {
             due = due.max(bucket.ready(now));
         }
         if due > now {
             return Verdict::WaitUntil(due);
         }
-        self.take(now);
+        self.take(worth_it, now);
         Verdict::Seal
     }
 
-    fn take(&mut self, now: Duration) {
-        if let Some(bucket) = &mut self.bucket {
+    fn take(&mut self, worth_it: bool, now: Duration) {
+        if let Some(bucket) = self.bucket.as_mut().filter(|_| !worth_it) {
             bucket.take(now);
         }
     }
@@ -247,6 +249,29 @@ mod tests {
                 Verdict::Seal
             );
         }
+    }
+
+    #[test]
+    fn what_passes_the_log_asks_for_no_budget_and_takes_none() {
+        let mut policy = Policy::new(&Config {
+            past_log_bytes: Some(1 << 20),
+            put_budget: Some(PutBudget {
+                per_second: 20.0,
+                burst: 1,
+            }),
+            ..Config::local()
+        });
+        for _ in 0..10 {
+            let large = open(1 << 20, 1, true);
+            assert_eq!(policy.judge(&large, 0, ms(1)), Verdict::Seal);
+        }
+        assert_eq!(policy.judge(&open(9, 1, true), 0, ms(1)), Verdict::Seal);
+        let empty = policy.judge(&open(9, 1, true), 0, ms(1));
+        assert!(matches!(empty, Verdict::WaitUntil(_)), "{empty:?}");
+        let large = open(1 << 20, 1, true);
+        assert_eq!(policy.judge(&large, 0, ms(1)), Verdict::Seal);
+        let busy = policy.judge(&large, 1, ms(1));
+        assert_eq!(busy, Verdict::WaitUntil(ms(3)), "it gathers as ever");
     }
 
     #[test]
