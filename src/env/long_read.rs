@@ -142,6 +142,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_sync_that_never_ends_starves_no_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, vec![7; 2 * PIECE + 1]).unwrap();
+        let _syncs = (Sync::begin(), Sync::begin());
+        let (pieces, _) = read(&path, &(0..u64::MAX)).unwrap();
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [PIECE, PIECE, 1]
+        );
+    }
+
+    #[test]
     fn a_range_is_read_wherever_it_lies_and_cut_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
