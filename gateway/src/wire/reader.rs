@@ -89,7 +89,17 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned varint of at most 32 bits.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u32, Malformed> {
+        // Nearly all are one byte long.
+        if let Some(&byte @ ..0x80) = self.bytes.get(self.at) {
+            self.at += 1;
+            return Ok(u32::from(byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0u32;
         for shift in [0, 7, 14, 21, 28] {
             let [byte] = self.array()?;

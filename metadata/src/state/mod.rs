@@ -47,7 +47,7 @@ use std::collections::BTreeSet;
 
 use frazil_core::ports::{Commit, CommitOutcome};
 use frazil_core::sabotage::{self, Bug};
-use frazil_core::{ProducerId, TopicPartition};
+use frazil_core::{ProducerId, SegmentId, TopicPartition};
 use minicbor::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
@@ -394,12 +394,21 @@ impl State {
                 changes.partitions.push(moved.partition);
             }
         }
+        // Runs of one flush lie in one segment, as a rule, and appending makes no segment usable or
+        // unusable.
+        let mut last: Option<(SegmentId, bool)> = None;
         let appends = commit
             .appends
             .iter()
             .map(|append| {
-                let sealed = log::segment_of(&append.location)
-                    .is_some_and(|id| !usable(id, &self.segments, &self.brokers));
+                let sealed = log::segment_of(&append.location).is_some_and(|id| match last {
+                    Some((known, usable)) if known == id => !usable,
+                    _ => {
+                        let usable = usable(id, &self.segments, &self.brokers);
+                        last = Some((id, usable));
+                        !usable
+                    }
+                });
                 let Some(log) = self.topics.log_mut(&append.partition) else {
                     return log::refuse_unknown(append);
                 };
