@@ -5,6 +5,7 @@ mod broker;
 mod compare;
 mod faults;
 mod figures;
+mod growth;
 mod hostile;
 mod load;
 mod process;
@@ -29,6 +30,8 @@ enum Command {
     Figures(figures::Options),
     /// The same load on Frazil and on Apache Kafka in turns, as ratios, beside the machine's limits
     Compare(compare::Options),
+    /// What things cost when there is more and more of them, as curves
+    Growth(growth::Options),
     /// The load generator by itself, against any broker
     Load(load::command::Options),
     /// What a fleet of processes promises and delivers under one fault after the other
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Figures(options) => figures::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Growth(options) => growth::run(&options),
         Command::Load(options) => load::command::run(&options),
         Command::Reliability(options) => faults::run(&options),
         Command::Scale(options) => scale::run(&options),

@@ -190,7 +190,7 @@ impl Memory {
 }
 
 /// Connections that have asked for the versions, as every client does.
-async fn connect(broker: &Broker, count: u32) -> Result<Vec<Connection>> {
+pub(crate) async fn connect(broker: &Broker, count: u32) -> Result<Vec<Connection>> {
     let mut all = Vec::new();
     while all.len() < count as usize {
         let some = (count as usize - all.len()).min(WORKERS as usize);
@@ -206,14 +206,14 @@ async fn connect(broker: &Broker, count: u32) -> Result<Vec<Connection>> {
 }
 
 /// A group's only member.
-struct Joined {
-    group: GroupId,
-    member: StrBytes,
-    generation: i32,
+pub(crate) struct Joined {
+    pub group: GroupId,
+    pub member: StrBytes,
+    pub generation: i32,
 }
 
 /// Does `work` for all numbers, on [`WORKERS`] connections.
-async fn spread<T, F>(
+pub(crate) async fn spread<T, F>(
     kafka: SocketAddr,
     all: &[u32],
     work: impl Fn(Connection, Vec<u32>) -> F,
@@ -229,7 +229,7 @@ where
     Ok(try_join_all(workers).await?.into_iter().flatten().collect())
 }
 
-async fn join_all(kafka: SocketAddr, numbers: &[u32]) -> Result<Vec<Joined>> {
+pub(crate) async fn join_all(kafka: SocketAddr, numbers: &[u32]) -> Result<Vec<Joined>> {
     spread(kafka, numbers, |mut connection, numbers| async move {
         let mut joined = Vec::new();
         for number in numbers {
@@ -291,7 +291,11 @@ async fn join(connection: &mut Connection, number: u32) -> Result<Joined> {
 }
 
 /// Commits an offset for the group; answers the error code.
-async fn commit(connection: &mut Connection, joined: &Joined, number: u32) -> Result<i16> {
+pub(crate) async fn commit(
+    connection: &mut Connection,
+    joined: &Joined,
+    number: u32,
+) -> Result<i16> {
     let partition = OffsetCommitRequestPartition::default()
         .with_partition_index((number % TOPIC) as i32)
         .with_committed_offset(0);
@@ -332,7 +336,7 @@ async fn answers(broker: &Broker, names: &[String], sheet: &mut Sheet) -> Result
 
 /// Asks for every group until its member is answered in its generation; how long the first took
 /// and the last, since `killed`.
-async fn take_up(
+pub(crate) async fn take_up(
     kafka: SocketAddr,
     groups: &[Joined],
     killed: Instant,

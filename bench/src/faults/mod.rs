@@ -11,7 +11,7 @@ mod group;
 mod judge;
 mod load;
 mod measure;
-mod node;
+pub(crate) mod node;
 mod replay;
 mod scenarios;
 mod stage;

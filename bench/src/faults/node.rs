@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use frazil_proxy::Proxy;
 
+use crate::process::Process;
+
 /// How long a process may take to be ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -281,6 +283,12 @@ impl Node {
             (known == name).then(|| value.parse().ok()).flatten()
         });
         found.with_context(|| format!("{} has no metric {name}", self.name()))
+    }
+
+    /// Processor time of its present life.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let child = self.child.as_ref().context("it does not run")?;
+        Process(child.id()).cpu()
     }
 
     /// Notes how much memory it has used at most.
