@@ -11,8 +11,7 @@
 //! reads     ├──┤              ├──┤          at most PATIENCE later, so that no reader starves
 //! ```
 //!
-//! Pieces are memory of their own, which is used again: a new page costs the kernel as much as
-//! reading it.
+//! Pieces are memory of their own, which is used again.
 
 use std::fs::{Metadata, OpenOptions};
 use std::mem::take;
