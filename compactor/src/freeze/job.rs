@@ -16,7 +16,7 @@ use super::cutter::{Cutter, File, Piece, by_partition};
 use super::plan::{Input, eligible, rounds, steps};
 use super::snapshot::{Change, Changed, Snapshot};
 use super::{Ctx, JobError, input, manifests};
-use crate::blocking::spawn_blocking;
+use crate::blocking::in_background;
 
 /// Bytes converted between two looks at what else there is to do.
 const CHUNK: usize = 16 << 20;
@@ -160,11 +160,7 @@ impl<'a> Job<'a> {
                     None => true,
                 },
             };
-            let converted = async {
-                let done = spawn_blocking(move || work.step(last));
-                done.await
-                    .map_err(|error| JobError::Panicked(error.to_string()))?
-            };
+            let converted = async { in_background(move || work.step(last)).await? };
             // One file is put while the next one is being made.
             let ((), converted) = try_join(self.put(finished.pop_front()), converted).await?;
             work = converted;

@@ -29,7 +29,7 @@ use super::cutter::{Cutter, by_partition};
 use super::job::Job;
 use super::snapshot::object_at;
 use super::{Ctx, JobError, manifests};
-use crate::blocking::spawn_blocking;
+use crate::blocking::in_background;
 
 /// Files of a tier that are merged at least.
 const FANOUT: usize = 8;
@@ -274,10 +274,7 @@ impl Job<'_> {
             }
             bytes = 0;
             let groups = std::mem::take(&mut loaded);
-            let done = spawn_blocking(move || copy(cutter, groups, last));
-            cutter = done
-                .await
-                .map_err(|error| JobError::Panicked(error.to_string()))??;
+            cutter = in_background(move || copy(cutter, groups, last)).await??;
             for file in self.take(&mut cutter) {
                 self.put(Some(file)).await?;
             }
