@@ -1,7 +1,7 @@
 //! One seed: the cluster is made, works under faults, is healed, and judged.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,6 +60,8 @@ struct Cluster<'a> {
     frozen: Frozen,
     /// Whether a clock was so far off that what is due by the clock may be due much later.
     leapt: bool,
+    /// Links that have been slow.
+    slowed: BTreeSet<(usize, usize)>,
 }
 
 /// Runs a seed and says what came of it.
@@ -136,6 +138,7 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
         sim,
         down: vec![false; hosts.len()],
         leapt: false,
+        slowed: BTreeSet::new(),
         shared: Arc::clone(&shared),
         frozen: Frozen::default(),
         hosts,
@@ -390,6 +393,7 @@ impl Cluster<'_> {
                 }
             }
             Fault::Slow(a, b, ms) => {
+                self.slowed.insert((a, b));
                 let ms = Duration::from_millis(ms);
                 self.sim.set_link_latency(&*names[a], &*names[b], ms);
             }
@@ -414,6 +418,10 @@ impl Cluster<'_> {
         self.store.set(calm());
         for host in 0..self.names.len() {
             self.inflict(&Fault::JoinAll(host));
+        }
+        // A plan may be over before it makes a link as fast again as it was.
+        for (a, b) in std::mem::take(&mut self.slowed) {
+            self.inflict(&Fault::Slow(a, b, 1));
         }
         for host in 0..self.hosts.len() {
             self.start(host);
