@@ -95,6 +95,17 @@ class Engine:
         self.directory.cleanup()
 
     def rows(self, sql):
+        deadline = time.monotonic() + 60
+        while True:
+            rows, error = self.run(sql)
+            if error is None:
+                return rows
+            # The server finds itself as a worker some time after it says that it has started.
+            if error["errorName"] != "NO_NODES_AVAILABLE" or time.monotonic() > deadline:
+                raise RuntimeError(error["message"])
+            time.sleep(0.2)
+
+    def run(self, sql):
         request = urllib.request.Request(
             f"{self.url}/v1/statement",
             data=sql.encode(),
@@ -104,10 +115,10 @@ class Engine:
         while True:
             page = json.load(urllib.request.urlopen(request))
             if "error" in page:
-                raise RuntimeError(page["error"]["message"])
+                return rows, page["error"]
             rows += page.get("data", [])
             if "nextUri" not in page:
-                return rows
+                return rows, None
             request = page["nextUri"]
 
     @staticmethod
