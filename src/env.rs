@@ -8,6 +8,7 @@
     reason = "the implementations behind frazil_core::env end here"
 )]
 
+mod aligned;
 mod direct;
 mod long_read;
 
@@ -391,6 +392,22 @@ pub(crate) fn put_file<'a>(
     content: impl IntoIterator<Item = &'a bytes::Bytes>,
     publish: Publish,
 ) -> io::Result<Published> {
+    put_with(path, publish, |file| {
+        let mut offset = 0;
+        for bytes in content {
+            file.write_all_at(bytes, offset)?;
+            offset += bytes.len() as u64;
+        }
+        Ok(())
+    })
+}
+
+/// The same of what `write` writes.
+fn put_with(
+    path: &Path,
+    publish: Publish,
+    write: impl FnOnce(&Direct) -> io::Result<()>,
+) -> io::Result<Published> {
     let (file, staged) = match publish {
         Publish::InPlace => match create_new(path) {
             Ok(file) => (file, path.to_path_buf()),
@@ -410,11 +427,7 @@ pub(crate) fn put_file<'a>(
     let mut written = false;
     let put = || {
         let file = Direct::new(file);
-        let mut offset = 0;
-        for bytes in content {
-            file.write_all_at(bytes, offset)?;
-            offset += bytes.len() as u64;
-        }
+        write(&file)?;
         written = true;
         let sync = Sync::begin();
         file.file().sync_all()?;
@@ -485,6 +498,32 @@ pub fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Neither a part of the file nor what it was staged in stays, and an older one stays as it was.
+    #[test]
+    fn a_put_that_fails_half_way_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let files = || fs::read_dir(dir.path()).unwrap().count();
+        let half = |file: &Direct| {
+            file.write_all_at(&[7; 200_000], 0)?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        for publish in [Publish::New, Publish::Replace, Publish::InPlace] {
+            let error = put_with(&path, publish, half).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(files(), 0, "{publish:?}");
+        }
+        let whole = [bytes::Bytes::from_static(b"whole")];
+        put_file(&path, &whole, Publish::InPlace).unwrap();
+        for publish in [Publish::New, Publish::Replace, Publish::InPlace] {
+            // In place it is not even tried.
+            let put = put_with(&path, publish, half);
+            assert!(!matches!(put, Ok(Published::Done)), "{publish:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "whole", "{publish:?}");
+            assert_eq!(files(), 1, "{publish:?}");
+        }
+    }
 
     #[test]
     fn a_disk_is_full_before_it_is_for_those_who_leave_room() {

@@ -9,6 +9,7 @@ mod growth;
 mod hostile;
 mod load;
 mod process;
+mod report;
 mod scale;
 mod sheet;
 mod tables;

@@ -17,54 +17,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use rustix::fs::OFlags;
 
-/// A multiple of the logical block size of any disk.
-const BLOCK: usize = 4096;
+use super::aligned::{Aligned, BLOCK, PIECE};
+
 /// Shorter writes are not worth it.
 pub(crate) const WORTH: usize = 128 << 10;
-/// What is copied and written at a time.
-const PIECE: usize = 1 << 20;
-/// Buffers that are kept; more are made when more writes meet.
-const KEPT: usize = 4;
-
-static BUFFERS: Mutex<Vec<Aligned>> = Mutex::new(Vec::new());
-
-/// Memory whose used part begins at a multiple of [`BLOCK`].
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl Aligned {
-    fn new() -> Self {
-        let bytes = vec![0; PIECE + BLOCK];
-        // `usize::MAX` for "impossible" does not occur for bytes; unaligned memory would only be
-        // refused by the kernel.
-        let start = bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
-        Self { bytes, start }
-    }
-
-    fn take() -> Self {
-        let mut kept = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.pop().unwrap_or_else(Self::new)
-    }
-
-    fn give_back(self) {
-        let mut kept = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
-            kept.push(self);
-        }
-    }
-
-    fn fill(&mut self, bytes: &[u8]) -> &[u8] {
-        let end = self.start + bytes.len();
-        self.bytes[self.start..end].copy_from_slice(bytes);
-        &self.bytes[self.start..end]
-    }
-}
 
 /// A file whose long writes go past the page cache.
 #[derive(Debug)]
@@ -126,7 +86,9 @@ fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let mut written = 0;
     let mut result = Ok(());
     for piece in bytes.chunks(PIECE) {
-        match file.write_at(buffer.fill(piece), offset + written as u64) {
+        let copy = buffer.get_mut(0..piece.len());
+        copy.copy_from_slice(piece);
+        match file.write_at(copy, offset + written as u64) {
             Ok(n) => {
                 written += n;
                 if n < piece.len() {
@@ -139,7 +101,6 @@ fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
             }
         }
     }
-    buffer.give_back();
     match result {
         // Not this way, not here: the caller writes it as usual.
         Err(error)

@@ -14,7 +14,6 @@
 //! Pieces are memory of their own, which is used again.
 
 use std::fs::{Metadata, OpenOptions};
-use std::mem::take;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -24,19 +23,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::fs::OFlags;
 
-/// A multiple of the logical block size of any disk.
-const BLOCK: usize = 4096;
-/// Bytes of a piece, and what begins at a multiple of this in its file has a piece for each.
-pub(crate) const PIECE: usize = 1 << 20;
+use super::aligned::{Aligned, BLOCK, PIECE};
+
 /// For so long a piece waits for syncs.
 const PATIENCE: Duration = Duration::from_millis(2);
-/// Memory for pieces that is kept while there is nothing in it.
-const KEPT: usize = 8;
 
 /// Syncs that are under way.
 static SYNCS: Mutex<usize> = Mutex::new(0);
 static NO_SYNC: Condvar = Condvar::new();
-static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 /// A sync, until dropped.
 pub(super) struct Sync(());
@@ -65,35 +59,15 @@ fn let_syncs_pass() {
     drop(NO_SYNC.wait_timeout_while(syncs, PATIENCE, |syncs| *syncs > 0));
 }
 
-/// Memory for a piece, wherever in it a multiple of [`BLOCK`] is; with what is used of it.
+/// What has been read, and where it is in its memory.
 struct Piece {
-    memory: Vec<u8>,
+    memory: Aligned,
     used: Range<usize>,
-}
-
-impl Piece {
-    fn new() -> Self {
-        let mut kept = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = kept.pop();
-        Self {
-            memory: kept.unwrap_or_else(|| vec![0; PIECE + BLOCK]),
-            used: 0..0,
-        }
-    }
 }
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        &self.memory[self.used.clone()]
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        let mut kept = BUFFERS.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
-            kept.push(take(&mut self.memory));
-        }
+        self.memory.get(self.used.clone())
     }
 }
 
@@ -116,14 +90,12 @@ pub(crate) fn read(path: &Path, range: &Range<u64>) -> Option<(Vec<Bytes>, Metad
     (!pieces.is_empty()).then_some((pieces, metadata))
 }
 
-/// Reads a range that fits into a piece and ends with the file at the latest.
+/// Reads a range that lies between two multiples of [`PIECE`] and ends with the file at the latest.
 fn read_piece(file: &std::fs::File, range: Range<u64>) -> Option<Bytes> {
     let first = range.start / BLOCK as u64 * BLOCK as u64;
     let wanted = (range.end - first) as usize;
-    let length = wanted.next_multiple_of(BLOCK);
-    let mut piece = Piece::new();
-    let front = piece.memory.as_ptr().align_offset(BLOCK);
-    let target = piece.memory.get_mut(front..front.checked_add(length)?)?;
+    let mut memory = Aligned::take();
+    let target = memory.get_mut(0..wanted.next_multiple_of(BLOCK));
     let mut filled = 0;
     // The last read ends with the file; others are of whole blocks.
     while filled < wanted {
@@ -132,8 +104,8 @@ fn read_piece(file: &std::fs::File, range: Range<u64>) -> Option<Bytes> {
             _ => return None,
         }
     }
-    piece.used = front + (range.start - first) as usize..front + wanted;
-    Some(Bytes::from_owner(piece))
+    let used = (range.start - first) as usize..wanted;
+    Some(Bytes::from_owner(Piece { memory, used }))
 }
 
 #[cfg(test)]

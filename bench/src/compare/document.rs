@@ -6,15 +6,19 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::rows::sections;
 use super::samples::{Figures, Metric, Row, Samples, Spread};
 use super::systems::{Bench, Side};
+use crate::report;
 
-const BEGIN: &str = "<!-- table of frazil-bench compare: begin -->";
-const END: &str = "<!-- table of frazil-bench compare: end -->";
+/// Where the table stands in its document.
+pub(crate) const PLACE: [&str; 2] = [
+    "<!-- table of frazil-bench compare: begin -->",
+    "<!-- table of frazil-bench compare: end -->",
+];
 
 /// Under which circumstances a run took place.
 #[derive(Serialize)]
@@ -67,11 +71,10 @@ impl About {
             let nisshi = first_line(binary, "--version").unwrap_or_else(unknown);
             let _ = write!(versions, "; {nisshi}");
         }
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             machine,
             versions,
-            load_average: load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+            load_average: report::load_average(),
             rounds,
             quick,
             minutes: took.as_secs_f64() / 60.0,
@@ -199,24 +202,6 @@ pub(crate) fn json(about: &About, samples: &Samples) -> Result<String> {
     })?)
 }
 
-/// Replaces the table of a document.
-pub(crate) fn update(document: &Path, table: &str) -> Result<()> {
-    let text = std::fs::read_to_string(document)
-        .with_context(|| format!("cannot read {}", document.display()))?;
-    let updated = updated(&text, table)
-        .with_context(|| format!("{} has no place for the table", document.display()))?;
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).truncate(true).open(document)?;
-    std::io::Write::write_all(&mut { file }, updated.as_bytes())?;
-    Ok(())
-}
-
-fn updated(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,13 +263,5 @@ mod tests {
     fn small_ratios_are_not_nothing() {
         let numbers = [1234.5, 12.34, 1.234, 0.0, 0.00096].map(number);
         assert_eq!(numbers, ["1234", "12.3", "1.23", "0.00", "0.0010"]);
-    }
-
-    #[test]
-    fn only_the_table_of_a_document_is_replaced() {
-        let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let new = updated(&text, "new\n").unwrap();
-        assert_eq!(new, format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"));
-        assert_eq!(updated("without", "new"), None);
     }
 }

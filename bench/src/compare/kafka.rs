@@ -1,6 +1,5 @@
 //! An Apache Kafka of our own: fetched by Maven, started on a fresh directory, stopped.
 
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::broker::free_address;
 use crate::process::Process;
+use crate::report::write;
 
 const POM: &str = include_str!("../../kafka/pom.xml");
 const LOGGING: &str = include_str!("../../kafka/log4j2.yaml");
@@ -32,17 +32,6 @@ const JVM: [&str; 7] = [
 pub(crate) struct Kit {
     dir: PathBuf,
     pub version: String,
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(file.write_all(text.as_bytes())?)
 }
 
 impl Kit {

@@ -24,6 +24,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::broker::sibling;
+use crate::report;
 use crate::wire::allow_sockets;
 use kafka::Kit;
 use passes::{Run, Times};
@@ -155,7 +156,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("{table}");
     }
     if let Some(out) = &options.out {
-        document::update(out, &table)?;
+        report::update(out, document::PLACE, &table)?;
     }
     Ok(())
 }

@@ -12,17 +12,20 @@ mod recovery;
 mod state;
 mod svg;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::broker::sibling;
+use crate::report;
 use curve::Curve;
 
-const BEGIN: &str = "<!-- curves of frazil-bench growth: begin -->";
-const END: &str = "<!-- curves of frazil-bench growth: end -->";
+const PLACE: [&str; 2] = [
+    "<!-- curves of frazil-bench growth: begin -->",
+    "<!-- curves of frazil-bench growth: end -->",
+];
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -95,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .build()?,
     };
     let start = Instant::now();
-    let load_before = load_average();
+    let load_before = report::load_average();
     let mut curves = Vec::new();
     for (name, measure) in ALL {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
@@ -107,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     std::fs::create_dir_all(out)?;
     for curve in &curves {
-        write(&out.join(format!("{}.svg", curve.id)), &svg::draw(curve))?;
+        report::write(&out.join(format!("{}.svg", curve.id)), &svg::draw(curve))?;
     }
     if options.only.is_empty() {
         let folder = out.file_name().context("a folder with a name")?;
@@ -116,57 +119,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "Taken in {:.0} minutes{}; load average before {load_before}, after {}.\n",
             start.elapsed().as_secs_f64() / 60.0,
             if site.quick { " (`--quick`)" } else { "" },
-            load_average()
+            report::load_average()
         );
         for curve in &curves {
             text = text + "\n" + &curve.markdown(&folder);
         }
-        update(&out.with_extension("md"), &text)?;
+        report::update(&out.with_extension("md"), PLACE, &text)?;
     }
     Ok(())
-}
-
-fn load_average() -> String {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    std::io::Write::write_all(&mut file, text.as_bytes())?;
-    Ok(())
-}
-
-/// Replaces what is between the markers.
-fn update(document: &Path, text: &str) -> Result<()> {
-    let before = std::fs::read_to_string(document)
-        .with_context(|| format!("cannot read {}", document.display()))?;
-    let after = replaced(&before, text)
-        .with_context(|| format!("{} has no place for the curves", document.display()))?;
-    write(document, &after)
-}
-
-fn replaced(document: &str, text: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{text}\n{END}{after}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let expected = format!("before\n{BEGIN}\n\nnew\n\n{END}\nafter\n");
-        assert_eq!(replaced(&document, "new\n"), Some(expected));
-        assert_eq!(replaced("without", "new"), None);
-    }
 }
