@@ -1,6 +1,7 @@
 //! The same load on Frazil and on Apache Kafka, one after the other, again and again, on one machine
 //! in one run: what is told are ratios, with the durability of both sides in the table.
 
+mod clients;
 mod cloud;
 mod document;
 mod groups;

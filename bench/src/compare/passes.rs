@@ -4,7 +4,6 @@
 //! so that its compiler does not count; where memory is measured it is new as well. Between passes
 //! everything is synced, so that nobody pays for another's dirty pages.
 
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::samples::Samples;
 use super::systems::{Bench, Server, Side, create};
-use super::{cloud, groups, limits, load, nisshi, shapes, topics};
+use super::{clients, cloud, groups, limits, load, nisshi, shapes, topics};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
@@ -114,7 +113,7 @@ impl<'a> Run<'a> {
             })?;
         }
         self.each("small", &sides, Self::small)?;
-        self.each("clients", &unsynced, Self::clients)?;
+        self.each("clients", &unsynced, clients::measure)?;
         if self.wants("cloud") {
             self.note("cloud", Side::Object);
             cloud::measure(self.bench, self.times.steady, &mut self.samples).context("cloud")?;
@@ -385,41 +384,6 @@ impl<'a> Run<'a> {
         let flow = flood(&load)?;
         self.samples
             .add("small", side, flow.requests as f64 / flow.seconds);
-        workload::delete_topic(server.address(), &topic)
-    }
-
-    /// The same records from clients that others wrote.
-    fn clients(&mut self, server: &Server, side: Side) -> Result<()> {
-        let records = self.times.records;
-        let topic = self.topic(server, side, PARTITIONS)?;
-        let rate = workload::produce(server.address(), &topic, records, RECORD)?;
-        self.samples.add("librdkafka in", side, rate);
-        let rate = workload::consume(server.address(), &topic, PARTITIONS, records)?;
-        self.samples.add("librdkafka out", side, rate);
-        workload::delete_topic(server.address(), &topic)?;
-        let Some(kit) = &self.bench.kit else {
-            return Ok(());
-        };
-        let mut java = kit.java();
-        let topic = self.topic(server, side, PARTITIONS)?;
-        let output = java
-            .args(["org.apache.kafka.tools.ProducerPerformance", "--topic"])
-            .arg(&topic)
-            .args(["--num-records", &records.to_string()])
-            .args(["--record-size", &RECORD.to_string()])
-            .args(["--throughput", "-1", "--producer-props", "acks=all"])
-            .arg(format!("bootstrap.servers={}", server.address()))
-            .stderr(Stdio::inherit())
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        // "… records sent, 123.4 records/sec (1.23 MB/sec), …": the last line is the whole.
-        let rate: f64 = text
-            .lines()
-            .rfind(|line| line.contains("records/sec"))
-            .and_then(|line| line.split("records sent, ").nth(1)?.split(' ').next())
-            .with_context(|| format!("the performance test said {text}"))?
-            .parse()?;
-        self.samples.add("java", side, rate * RECORD as f64 / 1e6);
         workload::delete_topic(server.address(), &topic)
     }
 

@@ -242,7 +242,13 @@ fn clients() -> Vec<Vec<Row>> {
         sides(
             "kafka-producer-perf-test, 1 KiB, acks=all",
             "MB/s",
-            "java",
+            "java in",
+            &BOTH,
+        ),
+        sides(
+            "kafka-consumer-perf-test, from offset 0, fetching",
+            "MB/s",
+            "java out",
             &BOTH,
         ),
         sides("librdkafka, produce, 1 KiB", "MB/s", "librdkafka in", &BOTH),
@@ -250,7 +256,7 @@ fn clients() -> Vec<Vec<Row>> {
             "librdkafka, consume from offset 0",
             "MB/s",
             "librdkafka out",
-            &[(Local, Kafka, Seen)],
+            &BOTH,
         ),
     ]
 }
