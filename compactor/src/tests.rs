@@ -289,6 +289,7 @@ async fn retention_raises_each_log_to_the_end_of_what_expired() {
                     high_watermark: Offset(15),
                 },
                 bytes: 30,
+                extents: 3,
             };
             told.logs.push((summary, extents));
         }

@@ -552,6 +552,8 @@ pub struct PartitionSummary {
     pub bounds: Bounds,
     /// Its stored bytes, cold ones included.
     pub bytes: u64,
+    /// The extents that follow its cold offsets.
+    pub extents: u64,
 }
 
 /// What the state says of a segment.

@@ -15,8 +15,13 @@ pub struct FreezeConfig {
     pub memory: usize,
     /// Bytes of segments that one job converts at most (but at least one segment).
     pub job_bytes: u64,
-    /// Bytes that wait at most, whatever the topic's freshness.
+    /// Bytes of a topic that may wait, whatever its freshness. By default what a processor converts in
+    /// half a minute, or in one and a half if it is compressed well: so much later than its freshness says
+    /// a table is after a burst.
     pub waiting_bytes: u64,
+    /// Extents of a topic that may wait, whatever its freshness: they are in the memory of every node, some
+    /// 70 bytes each.
+    pub waiting_extents: u64,
     /// Between two looks at what a table can forget. The first one comes after a minute.
     pub upkeep: Duration,
     /// How long a claim keeps other compactors from the topic, from its last renewal on. A job
@@ -33,7 +38,8 @@ impl FreezeConfig {
             jobs: 1,
             memory: 256 << 20,
             job_bytes: 1 << 30,
-            waiting_bytes: 1 << 30,
+            waiting_bytes: 8 << 30,
+            waiting_extents: 200_000,
             upkeep: Duration::from_secs(600),
             lease: Duration::from_secs(30),
         }

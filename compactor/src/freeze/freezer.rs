@@ -3,10 +3,9 @@
 //! When no topic is due, files are merged (a topic is looked at after some conversions), and tables
 //! are looked after ([`upkeep`]), also those of topics that are no longer converted.
 //!
-//! A topic is due when something of it has waited for its freshness, or much of it waits. The one that
-//! has waited longest is next. How long something has waited is counted from when this process
-//! first saw it: timestamps are the producers' and may be anything. A topic that fails is left alone
-//! for a while, longer each time, and the others go on.
+//! When a topic is due and which one is next [`super::turns`] says. How long something has waited is counted
+//! from when this process first saw it: timestamps are the producers' and may be anything. A topic that
+//! fails is left alone for a while, longer each time, and the others go on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use super::job::{self, Done};
+use super::turns::{Most, Waiting};
 use super::upkeep::{self, Kept};
 use super::{Ctx, JobError, merge};
 
@@ -48,10 +48,7 @@ pub(crate) struct Freezer {
 struct State {
     topic: Arc<Topic>,
     config: TableConfig,
-    /// Since when something waits.
-    since: Option<Instant>,
-    /// Bytes that wait.
-    bytes: u64,
+    waiting: Waiting,
     busy: bool,
     failures: u32,
     not_before: Option<Instant>,
@@ -85,12 +82,11 @@ impl State {
         !self.busy && self.not_before.is_none_or(|at| at <= now)
     }
 
-    fn is_due(&self, now: Instant, much: u64) -> bool {
+    fn is_due(&self, now: Instant, most: Most) -> bool {
         let freshness = Duration::from_millis(self.config.freshness_ms.max(0).unsigned_abs());
-        let waited = self.since.is_some_and(|since| now - since >= freshness);
         self.config.mode.converts()
             && self.is_free(now)
-            && (waited || self.since.is_some() && self.bytes >= much)
+            && self.waiting.is_due(freshness, most, now)
     }
 }
 
@@ -165,7 +161,8 @@ impl Freezer {
             return;
         }
         let now = Instant::now();
-        let mut waiting: BTreeMap<TopicId, u64> = BTreeMap::new();
+        // Bytes and extents.
+        let mut waiting: BTreeMap<TopicId, (u64, u64)> = BTreeMap::new();
         for log in self.ctx.ledger.partitions() {
             let config = wanted.get(&log.partition.topic);
             if !config.is_some_and(|(_, config)| config.mode.converts()) {
@@ -175,15 +172,16 @@ impl Freezer {
             let end = cold.as_ref().map_or(Offset::ZERO, |cold| cold.end);
             if end.max(log.bounds.log_start) < log.bounds.last_stable {
                 let cold = cold.map_or(0, |cold| cold.bytes);
-                *waiting.entry(log.partition.topic).or_default() += log.bytes.saturating_sub(cold);
+                let (bytes, extents) = waiting.entry(log.partition.topic).or_default();
+                *bytes += log.bytes.saturating_sub(cold);
+                *extents += log.extents;
             }
         }
         for (id, (topic, config)) in wanted {
             let state = self.topics.entry(id).or_insert_with(|| State {
                 topic: Arc::clone(&topic),
                 config,
-                since: None,
-                bytes: 0,
+                waiting: Waiting::default(),
                 busy: false,
                 failures: 0,
                 not_before: None,
@@ -192,15 +190,16 @@ impl Freezer {
                 upkeep: now + self.ctx.config.upkeep.min(FIRST_UPKEEP),
             });
             (state.topic, state.config) = (topic, config);
-            let bytes = waiting.get(&id).copied();
-            state.bytes = bytes.unwrap_or(0);
-            match bytes {
-                Some(_) => _ = state.since.get_or_insert(now),
-                None if !state.busy => state.since = None,
+            let found = waiting.get(&id).copied();
+            let waiting = &mut state.waiting;
+            (waiting.bytes, waiting.extents) = found.unwrap_or_default();
+            match found {
+                Some(_) => _ = waiting.since.get_or_insert(now),
+                None if !state.busy => waiting.since = None,
                 None => {}
             }
         }
-        let all = self.topics.values().map(|state| state.bytes);
+        let all = self.topics.values().map(|state| state.waiting.bytes);
         let all = all.fold(0u64, u64::saturating_add);
         self.ctx
             .metrics
@@ -210,11 +209,18 @@ impl Freezer {
 
     /// What to do next.
     fn take(&mut self) -> Option<(Work, Arc<Topic>, TableConfig)> {
-        let (now, much) = (Instant::now(), self.ctx.config.waiting_bytes);
+        let now = Instant::now();
+        let most = Most {
+            bytes: self.ctx.config.waiting_bytes,
+            extents: self.ctx.config.waiting_extents,
+        };
         let states = self.topics.values_mut();
-        let due = states.filter(|state| state.is_due(now, much));
-        let (work, state) = match due.min_by_key(|state| state.since) {
-            Some(state) => (Work::Convert, state),
+        let due = states.filter(|state| state.is_due(now, most));
+        let (work, state) = match due.min_by_key(|state| state.waiting.turn()) {
+            Some(state) => {
+                state.waiting.served = Some(now);
+                (Work::Convert, state)
+            }
             None => {
                 let work = |state: &State| match state.is_free(now) {
                     true if state.conversions >= MERGE_AFTER => Some(Work::Merge),
@@ -244,10 +250,10 @@ impl Freezer {
             Ok(Did::Converted(Done { bytes, more })) => {
                 if !more {
                     // What came while it was at work has waited since then at most.
-                    state.since = Some(began);
+                    state.waiting.since = Some(began);
                     // Until the next look nothing is known to wait; there may be what cannot be
                     // converted yet.
-                    state.bytes = 0;
+                    (state.waiting.bytes, state.waiting.extents) = (0, 0);
                 }
                 self.ctx.metrics.jobs.inc();
                 if bytes > 0 {

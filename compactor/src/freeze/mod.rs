@@ -20,7 +20,8 @@
 //! | `claim` | who works on a topic, and for how long |
 //! | `reach` | what the roots lead to |
 //! | `collect` | deletes what nothing needs |
-//! | `freezer` | which topic is next, and how many at once |
+//! | `turns` | when a topic is due, and which one is next; pure |
+//! | `freezer` | starts what is to be done, so many jobs at once |
 //!
 //! Invariant: Kafka's readers and table engines change over at one command, the replacement. It is
 //! applied whole or not at all, and only under the topic's newest claim.
@@ -52,6 +53,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod upkeep;
 
 use std::sync::Arc;

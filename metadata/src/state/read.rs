@@ -306,6 +306,7 @@ impl State {
                 topic: Arc::clone(topic),
                 bounds: log.bounds(),
                 bytes: log.bytes(),
+                extents: log.extents().len() as u64,
             })
             .collect()
     }

@@ -696,3 +696,57 @@ async fn what_cannot_be_converted_yet_is_not_tried_all_the_time() {
     );
     running.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_with_a_backlog_does_not_keep_another_from_its_turn() {
+    let settings = [
+        ("frazil.table.mode", "shared"),
+        ("frazil.table.freshness.ms", "5000"),
+    ];
+    let mut world = World::new(&settings).await;
+    let client = Arc::new(world.node.client().clone());
+    for _ in 0..40 {
+        world.produce(&[(0, 3)]).await;
+    }
+    let other = NewTopic {
+        id: TopicId::new(SeededIds::new(7).uuid()),
+        name: TopicName::new("u").expect("a name"),
+        partitions: 1,
+        replication_factor: 1,
+        config: super::tests::settings(&settings),
+    };
+    let backlog = TopicPartition::new(world.topic, 0);
+    let id = other.id;
+    client.create_topic(other).await.unwrap().unwrap();
+    let other = TopicPartition::new(id, 0);
+    let retries = Retries::new(Arc::new(SeededIds::new(3)), Default::default());
+    let ctx = Ctx {
+        config: FreezeConfig {
+            // A job takes one segment.
+            job_bytes: 1,
+            interval: Duration::from_millis(10),
+            ..world.ctx.config.clone()
+        },
+        bucket: Bucket::new(world.store.clone(), retries, Path::from("cluster")),
+        ledger: Arc::clone(&world.ctx.ledger),
+        tables: Arc::clone(&world.ctx.tables),
+        metrics: world.ctx.metrics.clone(),
+        holder: world.ctx.holder,
+    };
+    let freezer = super::Freezer::new(Arc::new(ctx), client, BTreeMap::new());
+    let running = tokio::spawn(freezer.run());
+    tokio::time::sleep(Duration::from_millis(15)).await;
+    // So it never has waited for as long as the backlog.
+    (world.topic, world.ends) = (other.topic, BTreeMap::new());
+    world.produce(&[(0, 3)]).await;
+    let end = |of: &TopicPartition| world.ctx.ledger.cold(of).map_or(0, |root| root.end.0);
+    for _ in 0..10_000 {
+        if end(&other) > 0 || end(&backlog) == 40 * 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(end(&other), 3);
+    assert!(end(&backlog) < 40 * 3, "the backlog was converted first");
+    running.abort();
+}
