@@ -12,6 +12,10 @@
 //! file system's journal instead of in two (docs/adr/0048-segments-are-put-in-place.md). An attempt that
 //! finds a part, left by one that failed, takes the name for taken, as it would elsewhere.
 //!
+//! Who creates what is there already may be repeating a PUT whose sync has failed, and takes the object for
+//! durable now. So an object with the same bytes is put once more in its place before it is said to be there
+//! (docs/adr/0054-what-a-failed-sync-leaves-is-written-anew.md).
+//!
 //! Long ranges are read past the page cache as well, few at a time and after syncs
 //! (docs/adr/0044-long-reads-let-syncs-go-first.md); every error, and what has conditions, is left to it.
 
@@ -33,12 +37,13 @@ use object_store::{
 };
 use tokio::sync::Semaphore;
 
-use crate::env::{self, Publish, Published};
+use crate::env::{self, Calls, Publish, Published, System};
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub(crate) struct Directory<C = System> {
     inner: LocalFileSystem,
+    calls: C,
     /// Long reads at a time.
     reads: Arc<Semaphore>,
 }
@@ -46,21 +51,77 @@ pub(crate) struct Directory {
 impl Directory {
     /// Over a store that syncs.
     pub(crate) fn new(inner: LocalFileSystem) -> Self {
-        Self {
-            inner,
-            reads: Arc::new(Semaphore::new(LONG_READS)),
-        }
+        Self::with(inner, System)
     }
 }
 
-impl fmt::Display for Directory {
+impl<C: Calls> Directory<C> {
+    /// The same, which writes with these calls.
+    pub(crate) fn with(inner: LocalFileSystem, calls: C) -> Self {
+        Self {
+            inner,
+            calls,
+            reads: Arc::new(Semaphore::new(LONG_READS)),
+        }
+    }
+
+    /// Puts an object with calls of our own. `false`: there is no directory for it.
+    async fn put_ourselves(
+        &self,
+        location: &Path,
+        payload: &PutPayload,
+        publish: Publish,
+    ) -> Result<bool> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let (calls, bytes) = (self.calls.clone(), payload.clone());
+        tokio::task::spawn_blocking(move || put(&calls, &path, &bytes, publish))
+            .await
+            .map_err(|source| Error::JoinError { source })?
+    }
+
+    /// Writes an object anew, if it is there with the same bytes. A sync alone would not do: after one that
+    /// has failed, the next one succeeds whatever was lost.
+    async fn again_if_same(&self, location: &Path, payload: &PutPayload) -> Result<()> {
+        let path = self.inner.path_to_filesystem(location)?;
+        let bytes = payload.clone();
+        let is_same = move || {
+            let length = bytes.content_length();
+            env::read_file(&path, length as u64).is_ok_and(|found| {
+                let mut rest = found.as_slice();
+                let mut same = |bytes: &Bytes| match rest.split_at_checked(bytes.len()) {
+                    Some((start, end)) if start == bytes.as_ref() => {
+                        rest = end;
+                        true
+                    }
+                    _ => false,
+                };
+                found.len() == length && bytes.iter().all(&mut same)
+            })
+        };
+        let is_same = tokio::task::spawn_blocking(is_same)
+            .await
+            .map_err(|source| Error::JoinError { source })?;
+        if is_same {
+            self.put_ourselves(location, payload, Publish::Replace)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+impl<C> fmt::Display for Directory<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
-fn put(path: &std::path::Path, payload: &PutPayload, publish: Publish) -> Result<bool> {
-    match env::put_file(path, payload, publish) {
+fn put(
+    calls: &impl Calls,
+    path: &std::path::Path,
+    payload: &PutPayload,
+    publish: Publish,
+) -> Result<bool> {
+    match env::put_file(calls, path, payload, publish) {
         Ok(Published::Done) => Ok(true),
         Ok(Published::NoDirectory) => Ok(false),
         Ok(Published::Exists(source)) => Err(Error::AlreadyExists {
@@ -97,7 +158,7 @@ fn plain_range(options: &GetOptions) -> Option<Range<u64>> {
 }
 
 #[async_trait]
-impl ObjectStore for Directory {
+impl<C: Calls> ObjectStore for Directory<C> {
     async fn put_opts(
         &self,
         location: &Path,
@@ -114,25 +175,28 @@ impl ObjectStore for Directory {
             Some(Publish::New) if segment => Some(Publish::InPlace),
             other => other,
         };
-        let ours = publish == Some(Publish::InPlace) || payload.content_length() >= env::LONG_WRITE;
-        if let Some(publish) = publish.filter(|_| ours && options.attributes.is_empty()) {
-            let path = self.inner.path_to_filesystem(location)?;
-            let bytes = payload.clone();
-            let done = tokio::task::spawn_blocking(move || put(&path, &bytes, publish)).await;
-            match done {
-                Ok(Ok(true)) => {
-                    return Ok(PutResult {
-                        e_tag: None,
-                        version: None,
-                        extensions: Default::default(),
-                    });
-                }
-                Ok(Ok(false)) => {}
-                Ok(Err(error)) => return Err(error),
-                Err(error) => return Err(Error::JoinError { source: error }),
+        let ours = segment || payload.content_length() >= env::LONG_WRITE;
+        let put = async {
+            if let Some(publish) = publish.filter(|_| ours && options.attributes.is_empty())
+                && self.put_ourselves(location, &payload, publish).await?
+            {
+                return Ok(PutResult {
+                    e_tag: None,
+                    version: None,
+                    extensions: Default::default(),
+                });
             }
+            let options = options.clone();
+            self.inner
+                .put_opts(location, payload.clone(), options)
+                .await
+        };
+        let result = put.await;
+        // Whoever puts segments does the same (`cache/src/flush/upload.rs`).
+        if !segment && matches!(result, Err(Error::AlreadyExists { .. })) {
+            self.again_if_same(location, &payload).await?;
         }
-        self.inner.put_opts(location, payload, options).await
+        result
     }
 
     async fn put_multipart_opts(
@@ -211,6 +275,10 @@ impl ObjectStore for Directory {
         self.inner.rename_opts(from, to, options).await
     }
 }
+
+#[cfg(test)]
+#[path = "directory_faults.rs"]
+mod faults;
 
 #[cfg(test)]
 mod tests {

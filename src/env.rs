@@ -9,8 +9,12 @@
 )]
 
 mod aligned;
+mod calls;
 mod direct;
+#[cfg(test)]
+pub(crate) mod faults;
 mod long_read;
+mod put;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -353,133 +357,12 @@ pub(crate) fn same_file_system(one: &Path, other: &Path) -> bool {
     matches!((device(one), device(other)), (Ok(one), Ok(other)) if one == other)
 }
 
+pub(crate) use self::calls::{Calls, System};
 pub(crate) use self::long_read::read as read_long;
+pub(crate) use self::put::{Publish, Published, put_file};
 
 /// A file of this length or longer is written past the page cache.
 pub(crate) const LONG_WRITE: usize = direct::WORTH;
-
-/// How a file gets its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Publish {
-    /// Only if there is none.
-    New,
-    /// In place of the one that may be there.
-    Replace,
-    /// Only if there is none, and under its name from the beginning: a crash may leave a part of it
-    /// there. One sync of a journal then has both the file and its name.
-    InPlace,
-}
-
-/// What became of a file that was put.
-#[derive(Debug)]
-pub(crate) enum Published {
-    /// It is there, durably.
-    Done,
-    /// There is one already.
-    Exists(io::Error),
-    /// There is no directory for it.
-    NoDirectory,
-}
-
-/// Puts a file under its name, durably. Unless it is put in place, it is there whole or not at all, and
-/// `NAME#N` until then. Blocks.
-///
-/// # Errors
-/// Those of the file system. The file may then be there or not, durable or not; a part of one that was to
-/// be put in place is removed.
-pub(crate) fn put_file<'a>(
-    path: &Path,
-    content: impl IntoIterator<Item = &'a bytes::Bytes>,
-    publish: Publish,
-) -> io::Result<Published> {
-    put_with(path, publish, |file| {
-        let mut offset = 0;
-        for bytes in content {
-            file.write_all_at(bytes, offset)?;
-            offset += bytes.len() as u64;
-        }
-        Ok(())
-    })
-}
-
-/// The same of what `write` writes.
-fn put_with(
-    path: &Path,
-    publish: Publish,
-    write: impl FnOnce(&Direct) -> io::Result<()>,
-) -> io::Result<Published> {
-    let (file, staged) = match publish {
-        Publish::InPlace => match create_new(path) {
-            Ok(file) => (file, path.to_path_buf()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Ok(Published::Exists(error));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Published::NoDirectory);
-            }
-            Err(error) => return Err(error),
-        },
-        Publish::New | Publish::Replace => match stage(path)? {
-            Some(staged) => staged,
-            None => return Ok(Published::NoDirectory),
-        },
-    };
-    let mut written = false;
-    let put = || {
-        let file = Direct::new(file);
-        write(&file)?;
-        written = true;
-        let sync = Sync::begin();
-        file.file().sync_all()?;
-        drop(sync);
-        match publish {
-            Publish::InPlace => {}
-            Publish::Replace => fs::rename(&staged, path)?,
-            Publish::New => match fs::hard_link(&staged, path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Ok(Published::Exists(error));
-                }
-                Err(error) => return Err(error),
-            },
-        }
-        SystemDisk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
-        Ok(Published::Done)
-    };
-    let result = put();
-    let needless = match publish {
-        Publish::New => true,
-        Publish::Replace => !matches!(result, Ok(Published::Done)),
-        // Once it is whole, another attempt may have found it and put it again: it is not ours to remove.
-        Publish::InPlace => !written,
-    };
-    if needless {
-        // If it stays, nobody sees it, or it is taken for somebody else's.
-        let _ = fs::remove_file(&staged);
-    }
-    result
-}
-
-fn create_new(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).open(path)
-}
-
-/// Creates the file that is written first; `None`: there is no directory for it.
-fn stage(path: &Path) -> io::Result<Option<(File, PathBuf)>> {
-    let mut number = 1_u32;
-    loop {
-        let mut staged = path.as_os_str().to_owned();
-        staged.push(format!("#{number}"));
-        let staged = PathBuf::from(staged);
-        match create_new(&staged) {
-            Ok(file) => return Ok(Some((file, staged))),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
-}
 
 /// Reads a file of at most `max` bytes.
 ///
@@ -498,32 +381,6 @@ pub fn read_file(path: &Path, max: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Neither a part of the file nor what it was staged in stays, and an older one stays as it was.
-    #[test]
-    fn a_put_that_fails_half_way_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
-        let files = || fs::read_dir(dir.path()).unwrap().count();
-        let half = |file: &Direct| {
-            file.write_all_at(&[7; 200_000], 0)?;
-            Err(io::Error::from(io::ErrorKind::StorageFull))
-        };
-        for publish in [Publish::New, Publish::Replace, Publish::InPlace] {
-            let error = put_with(&path, publish, half).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            assert_eq!(files(), 0, "{publish:?}");
-        }
-        let whole = [bytes::Bytes::from_static(b"whole")];
-        put_file(&path, &whole, Publish::InPlace).unwrap();
-        for publish in [Publish::New, Publish::Replace, Publish::InPlace] {
-            // In place it is not even tried.
-            let put = put_with(&path, publish, half);
-            assert!(!matches!(put, Ok(Published::Done)), "{publish:?}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), "whole", "{publish:?}");
-            assert_eq!(files(), 1, "{publish:?}");
-        }
-    }
 
     #[test]
     fn a_disk_is_full_before_it_is_for_those_who_leave_room() {

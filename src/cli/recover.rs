@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use frazil_core::ports::SegmentStatus;
-use frazil_core::segment::{Footer, FooterError};
+use frazil_core::segment::{self, Footer, FooterError};
 use frazil_core::{SegmentId, TopicPartition};
 use frazil_metadata::{Recovery, state::State};
 use frazil_objects::Retries;
@@ -78,7 +78,7 @@ async fn recover(config: &Config, cluster: &str) -> anyhow::Result<String> {
     }
     let segments = segments(&*opened.client, &prefix).await?;
     let used = segments.keys().map(|id| id.epoch.0).max().unwrap_or(0);
-    let unknown = unknown(&*opened.client, &prefix, recovery.state(), &segments).await?;
+    let unknown = unknown(&opened, &prefix, recovery.state(), &segments).await?;
 
     let _lock = host::claim_data_dir(&config.data_dir)?;
     let quorum = crate::node::lone_voter(config);
@@ -109,7 +109,7 @@ type Content = Result<BTreeMap<TopicPartition, u64>, String>;
 
 /// Segments that may have been committed after the last archived entry.
 async fn unknown(
-    store: &dyn ObjectStore,
+    opened: &store::Store,
     prefix: &Path,
     state: &State,
     segments: &BTreeMap<SegmentId, u64>,
@@ -118,18 +118,30 @@ async fn unknown(
     for (&id, &size) in segments {
         if state.segment(id) == SegmentStatus::Pending {
             let object = Path::from(format!("{prefix}/{}", id.object_key()));
-            let footer = footer(store, &object, size).await;
-            let content = footer.map(|footer| {
-                let mut records = BTreeMap::new();
-                for extent in footer.extents {
-                    *records.entry(extent.partition).or_default() += extent.records;
-                }
-                records
-            });
+            let content = content(&*opened.client, opened.kind, &object, size).await;
             unknown.insert(id, content.map_err(|error| format!("{error:#}")));
         }
     }
     Ok(unknown)
+}
+
+/// What a segment of `size` bytes holds.
+async fn content(
+    store: &dyn ObjectStore,
+    kind: store::Kind,
+    object: &Path,
+    size: u64,
+) -> anyhow::Result<BTreeMap<TopicPartition, u64>> {
+    let footer = match kind {
+        // A crash may have left a part of it, with its end and without what is before (ADR 0048).
+        store::Kind::Directory => segment::open(&store.get(object).await?.bytes().await?)?.0,
+        store::Kind::Memory | store::Kind::Cloud => footer(store, object, size).await?,
+    };
+    let mut records = BTreeMap::new();
+    for extent in footer.extents {
+        *records.entry(extent.partition).or_default() += extent.records;
+    }
+    Ok(records)
 }
 
 async fn footer(store: &dyn ObjectStore, object: &Path, size: u64) -> anyhow::Result<Footer> {
@@ -240,4 +252,56 @@ fn report(
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use frazil_core::ports::BatchInfo;
+    use frazil_core::segment::SegmentBuilder;
+    use frazil_core::{BrokerEpoch, TopicId};
+    use object_store::local::LocalFileSystem;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A power failure may leave any part of a segment in a directory, in the end with zeroes for what the
+    /// disk did not get.
+    #[tokio::test]
+    async fn parts_of_segments_in_a_directory_are_told_as_such() {
+        let mut builder = SegmentBuilder::new();
+        let partition = TopicPartition::new(TopicId::new(Uuid::from_u128(1)), 0);
+        let info = BatchInfo {
+            length: 9000,
+            records: 3,
+            max_timestamp: 0,
+            producer: None,
+        };
+        let batch = Bytes::from(vec![7; 9000]);
+        builder.push(partition, batch, info).unwrap();
+        let id = SegmentId::new(BrokerEpoch(1), 1);
+        let whole = builder.finish(id, Uuid::from_u128(2), "cluster").bytes;
+        let mut holed = whole.to_vec();
+        holed[4096..8192].fill(0);
+        let mut headless = whole.to_vec();
+        headless[..4096].fill(0);
+        let mut tailless = whole.to_vec();
+        tailless[8192..].fill(0);
+
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let object = Path::from(id.object_key());
+        let found = async |bytes: Vec<u8>| {
+            let size = bytes.len() as u64;
+            store.put(&object, bytes.into()).await.unwrap();
+            content(&store, store::Kind::Directory, &object, size).await
+        };
+        let records = found(whole.to_vec()).await.unwrap();
+        assert_eq!(records, BTreeMap::from([(partition, 3)]));
+        let cut = [0, 10, 4096, whole.len() - 1].map(|length| whole[..length].to_vec());
+        for part in cut.into_iter().chain([holed, headless, tailless]) {
+            let records = found(part).await;
+            assert!(records.is_err(), "{records:?}");
+        }
+    }
 }

@@ -16,28 +16,38 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::OnceLock;
 
 use rustix::fs::OFlags;
 
 use super::aligned::{Aligned, BLOCK, PIECE};
+use super::calls::{Calls, System, write_all_at};
 
 /// Shorter writes are not worth it.
 pub(crate) const WORTH: usize = 128 << 10;
 
 /// A file whose long writes go past the page cache.
 #[derive(Debug)]
-pub(crate) struct Direct {
+pub(crate) struct Direct<C = System> {
     file: File,
+    calls: C,
     /// The same file, opened for direct writes when the first long one comes; `None`: it cannot be.
     direct: OnceLock<Option<File>>,
 }
 
 impl Direct {
     pub(crate) fn new(file: File) -> Self {
+        Self::with(file, System)
+    }
+}
+
+impl<C: Calls> Direct<C> {
+    /// The same with these calls.
+    pub(crate) fn with(file: File, calls: C) -> Self {
         Self {
             file,
+            calls,
             direct: OnceLock::new(),
         }
     }
@@ -51,20 +61,23 @@ impl Direct {
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let head = (offset.next_multiple_of(BLOCK as u64) - offset) as usize;
         if bytes.len() < WORTH.max(head) {
-            return self.file.write_all_at(bytes, offset);
+            return self.write_buffered(bytes, offset);
         }
         let Some(direct) = self.direct() else {
-            return self.file.write_all_at(bytes, offset);
+            return self.write_buffered(bytes, offset);
         };
         let (head, rest) = bytes.split_at(head);
         let (middle, tail) = rest.split_at(rest.len() / BLOCK * BLOCK);
         let at = offset + head.len() as u64;
-        self.file.write_all_at(head, offset)?;
-        let written = write_direct(direct, middle, at)?;
+        self.write_buffered(head, offset)?;
+        let written = write_direct(&self.calls, direct, middle, at)?;
         // What the kernel did not take this way, and the last bytes.
-        self.file
-            .write_all_at(&middle[written..], at + written as u64)?;
-        self.file.write_all_at(tail, at + middle.len() as u64)
+        self.write_buffered(&middle[written..], at + written as u64)?;
+        self.write_buffered(tail, at + middle.len() as u64)
+    }
+
+    fn write_buffered(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        write_all_at(&self.calls, &self.file, bytes, offset)
     }
 
     fn direct(&self) -> Option<&File> {
@@ -81,14 +94,14 @@ impl Direct {
 }
 
 /// Writes as much as the kernel takes; answers how much.
-fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+fn write_direct(calls: &impl Calls, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     let mut buffer = Aligned::take();
     let mut written = 0;
     let mut result = Ok(());
     for piece in bytes.chunks(PIECE) {
         let copy = buffer.get_mut(0..piece.len());
         copy.copy_from_slice(piece);
-        match file.write_at(copy, offset + written as u64) {
+        match calls.write_at(file, copy, offset + written as u64) {
             Ok(n) => {
                 written += n;
                 if n < piece.len() {
