@@ -36,7 +36,8 @@ pub struct Config {
     pub append_timeout: Duration,
     /// The local log. `None`: [`Durability::Local`](crate::Durability) is raised to `Object`.
     pub wal: Option<WalConfig>,
-    /// Bytes of recent segments kept in memory for readers at the end of the log.
+    /// Bytes of recent segments kept in memory for readers at the end of the log; an eighth of it while
+    /// there are none.
     pub tail_bytes: usize,
     /// Bytes of blocks kept in memory for readers that lag behind.
     pub block_memory_bytes: usize,

@@ -188,7 +188,7 @@ keys! {
     }
     "Read path" {
         cache_tail_bytes: u64 as Bytes = "cache.tail.bytes", "64MiB",
-            "Memory for the newest records, from which consumers that keep up are served.";
+            "Memory for the newest records, from which consumers that keep up are served; an eighth of it is used while there are none.";
         cache_memory_bytes: u64 as Bytes = "cache.memory.bytes", "64MiB",
             "Memory for blocks read from the object store.";
         cache_disk_bytes: u64 as Bytes = "cache.disk.bytes", "0",
