@@ -13,7 +13,8 @@ pub struct Config {
     /// Bytes of batches that may wait for their acknowledgement at once. When they are used up,
     /// [`Cache::reserve`](crate::Cache::reserve) waits.
     pub buffer_bytes: usize,
-    /// A segment is sealed at the latest when it has this many bytes.
+    /// A segment is sealed at the latest when it has this many bytes. Where PUTs are paid, what comes within
+    /// [`gather`](Self::gather) of the last of them goes with it, up to twice as many.
     pub segment_bytes: usize,
     /// The store is a directory of this machine. It syncs what it writes
     /// (`LocalFileSystem::with_fsync`); see [`crate::local_store`].
@@ -22,7 +23,8 @@ pub struct Config {
     /// write-ahead log was busy go into the store alone, which is the stronger promise. Only for a store
     /// on the log's disk, which is as fast as the log and fails with it. `None`: all go into the log.
     pub past_log_bytes: Option<usize>,
-    /// How many PUTs may be spent. `None`: they cost nothing (a local store).
+    /// How many PUTs may be spent, beside those that carry half a segment or more. `None`: they cost nothing
+    /// (a local store).
     pub put_budget: Option<PutBudget>,
     /// How long an open segment gathers batches, even when a PUT could be spent at once.
     pub gather: Duration,
@@ -98,8 +100,8 @@ impl Config {
             local_store: false,
             past_log_bytes: None,
             put_budget: Some(PutBudget {
-                per_second: 4.0,
-                burst: 8,
+                per_second: 6.0,
+                burst: 6,
             }),
             gather: Duration::from_millis(5),
             linger: Duration::from_secs(1),

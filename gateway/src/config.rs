@@ -49,7 +49,7 @@ impl Default for Config {
             request_bytes_max: 100 << 20,
             requests_in_flight_bytes_max: 512 << 20,
             connections_max: 10_000,
-            pipelined_produce_max: 32,
+            pipelined_produce_max: 128,
             first_request_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),

@@ -606,7 +606,7 @@ impl PutBudget {
     pub fn of(self, kind: Kind) -> Option<(u32, u32)> {
         match (self, kind) {
             (Self::PerSecond(n), _) => Some((n, n)),
-            (Self::Auto, Kind::Cloud) => Some((4, 4)),
+            (Self::Auto, Kind::Cloud) => Some((6, 6)),
             (Self::Auto, Kind::Directory) => Some((20, 10_000)),
             (Self::Auto, Kind::Memory) | (Self::Unlimited, _) => None,
         }

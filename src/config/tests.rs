@@ -392,7 +392,7 @@ fn the_store_is_below_the_data_directory_unless_named() {
 fn uploads_are_budgeted_by_the_kind_of_store() {
     use crate::config::PutBudget;
     use crate::store::Kind;
-    assert_eq!(PutBudget::Auto.of(Kind::Cloud), Some((4, 4)));
+    assert_eq!(PutBudget::Auto.of(Kind::Cloud), Some((6, 6)));
     assert_eq!(PutBudget::Auto.of(Kind::Directory), Some((20, 10_000)));
     assert_eq!(PutBudget::Auto.of(Kind::Memory), None);
     assert_eq!(PutBudget::Unlimited.of(Kind::Cloud), None);

@@ -1,10 +1,22 @@
 //! When to seal the open segment. Pure.
 //!
 //! A flush costs a PUT. While the budget has a PUT to spend, the segment is sealed as soon as it
-//! has gathered for a few milliseconds, and at once if nothing is being uploaded and PUTs are plenty; when it has none, batches gather until there is one; a
-//! full segment is sealed in any case. On the write-ahead log's disk, where a PUT costs a file, so is one
-//! that is large enough to pass the log, and it costs nothing of the budget. So a lone producer sees the store's latency instead of a
-//! timer, and the bill stays bounded by the budget plus one PUT per full segment.
+//! has gathered for a few milliseconds, and at once if nothing is being uploaded and PUTs are plenty; when it
+//! has none, batches gather until there is one; a full segment is sealed in any case. So a lone
+//! producer sees the store's latency instead of a timer, and the bill stays bounded by the budget plus one
+//! PUT per half a segment. On the write-ahead log's disk, where a PUT costs a file, what is large
+//! enough to pass the log is sealed without asking the budget.
+//!
+//! What a PUT takes from the budget falls with what it carries: the bytes of half a segment have earned
+//! one. Producers make good use of that: one with a few requests on the way fills them within
+//! milliseconds of its last acknowledgement, and what it has to say later waits for the next. Its records
+//! wait for up to two seals, not one, and so gain twice from each that comes earlier.
+//!
+//! Where PUTs are paid, two things keep them large when much comes:
+//!
+//! - At a rate that fills segments in little more time than the budget needs for a PUT, the rest is waited for.
+//! - What comes with the batch that fills a segment goes with it: those who have just got their
+//!   acknowledgements all send at once, and what such a burst has too much would be a small segment.
 //!
 //! Times are durations since the service started.
 
@@ -16,6 +28,8 @@ use crate::config::{Config, PutBudget};
 #[derive(Debug)]
 struct Bucket {
     budget: PutBudget,
+    /// So many bytes take nothing from it.
+    earned: usize,
     tokens: f64,
     at: Duration,
 }
@@ -27,14 +41,19 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// When there is a whole token; `now` if there is one.
-    fn ready(&mut self, now: Duration) -> Duration {
+    /// What a PUT of so many bytes takes.
+    fn price(&self, bytes: usize) -> f64 {
+        (1.0 - bytes as f64 / self.earned as f64).max(0.0)
+    }
+
+    /// When there is enough for so many bytes; `now` if there is.
+    fn ready(&mut self, bytes: usize, now: Duration) -> Duration {
         self.refill(now);
-        let missing = 1.0 - self.tokens;
+        let missing = self.price(bytes) - self.tokens;
         if missing <= 0.0 {
             return now;
         }
-        // Rounded up to the next microsecond, so that the token is whole when the timer fires.
+        // Rounded up to the next microsecond, so that it is there when the timer fires.
         now + Duration::from_secs_f64(missing / self.budget.per_second) + Duration::from_micros(1)
     }
 
@@ -44,10 +63,37 @@ impl Bucket {
         self.tokens >= f64::from(self.budget.burst) / 2.0
     }
 
-    /// Takes a token, or what is left of one: a full segment is sealed without asking.
-    fn take(&mut self, now: Duration) {
+    /// Takes the price, or what is left of it: some segments are sealed without asking.
+    fn take(&mut self, bytes: usize, now: Duration) {
         self.refill(now);
-        self.tokens = (self.tokens - 1.0).max(0.0);
+        self.tokens = (self.tokens - self.price(bytes)).max(0.0);
+    }
+}
+
+/// How fast bytes have been coming lately, seen from what was sealed; the last second counts most.
+#[derive(Debug, Default)]
+struct Flow {
+    bytes: f64,
+    /// The last seal.
+    at: Duration,
+}
+
+impl Flow {
+    const MEMORY: f64 = 1.0;
+
+    fn bytes(&self, now: Duration) -> f64 {
+        let age = now.saturating_sub(self.at).as_secs_f64();
+        self.bytes * Self::MEMORY / (Self::MEMORY + age)
+    }
+
+    fn sealed(&mut self, bytes: usize, now: Duration) {
+        self.bytes = self.bytes(now) + bytes as f64;
+        self.at = now;
+    }
+
+    /// How many seconds so many bytes take; infinite if nothing comes.
+    fn time_of(&self, bytes: usize, now: Duration) -> f64 {
+        bytes as f64 * Self::MEMORY / self.bytes(now)
     }
 }
 
@@ -85,6 +131,9 @@ pub(crate) struct Policy {
     segment_bytes: usize,
     uploads_max: usize,
     past_log_bytes: Option<usize>,
+    flow: Flow,
+    /// When the open segment was found to be full.
+    full_since: Option<Duration>,
 }
 
 impl Policy {
@@ -92,6 +141,7 @@ impl Policy {
         Self {
             bucket: config.put_budget.map(|budget| Bucket {
                 budget,
+                earned: config.segment_bytes.div_ceil(2),
                 tokens: f64::from(budget.burst),
                 at: Duration::ZERO,
             }),
@@ -101,6 +151,8 @@ impl Policy {
             segment_bytes: config.segment_bytes,
             uploads_max: config.uploads_max,
             past_log_bytes: config.past_log_bytes,
+            flow: Flow::default(),
+            full_since: None,
         }
     }
 
@@ -115,10 +167,11 @@ impl Policy {
         self.past_log_bytes.is_some_and(|least| bytes >= least)
     }
 
-    /// Whether a segment of `bytes` bytes can take `more`. The factor of two bounds what the last
-    /// batch may add, so that a segment of many tiny batches stays far below the format's limit.
+    /// Whether a segment of `bytes` bytes can take `more`. The factor of two bounds what comes with the batch
+    /// that fills it, so that a segment of many tiny batches stays far below the format's limit.
     pub(crate) fn has_room(&self, bytes: usize, more: usize) -> bool {
-        bytes == 0 || (bytes < self.segment_bytes && bytes + more <= 2 * self.segment_bytes)
+        let open = bytes < self.segment_bytes || !self.at_once;
+        bytes == 0 || (open && bytes + more <= 2 * self.segment_bytes)
     }
 
     /// Whether to seal, with `busy` segments sealed and not yet uploaded.
@@ -126,40 +179,88 @@ impl Policy {
         let Some(since) = open.since else {
             return Verdict::Wait;
         };
-        let worth_it = self.passes_the_log(open.bytes);
-        if open.bytes >= self.segment_bytes || open.flush {
-            self.take(worth_it, now);
-            return Verdict::Seal;
-        }
-        if busy >= self.uploads_max {
+        let free = self.passes_the_log(open.bytes);
+        let due = if open.flush {
+            now
+        } else if open.bytes >= self.segment_bytes {
+            self.burst_ends(now)
+        } else if busy >= self.uploads_max {
             return Verdict::Wait;
+        } else {
+            self.due(open, since, busy, free, now)
+        };
+        if due > now {
+            return Verdict::WaitUntil(due);
         }
+        if let Some(bucket) = self.bucket.as_mut().filter(|_| !free) {
+            bucket.take(open.bytes, now);
+        }
+        self.flow.sealed(open.bytes, now);
+        self.full_since = None;
+        Verdict::Seal
+    }
+
+    /// When a segment that is not full is to be sealed.
+    fn due(
+        &mut self,
+        open: &Open,
+        since: Duration,
+        busy: usize,
+        free: bool,
+        now: Duration,
+    ) -> Duration {
         let lingered = since + self.linger;
         let plenty = self
             .bucket
             .as_mut()
             .is_none_or(|bucket| bucket.is_plenty(now));
-        let mut due = match open.awaited_since {
+        let due = match open.awaited_since {
             Some(awaited) if busy == 0 && (self.at_once || plenty) => awaited.min(lingered),
             Some(awaited) => (awaited + self.gather).min(lingered),
             None => lingered,
         };
-        if let Some(bucket) = self.bucket.as_mut().filter(|_| !worth_it) {
-            due = due.max(bucket.ready(now));
+        match self.bucket.as_mut().filter(|_| !free) {
+            Some(bucket) => due
+                .max(bucket.ready(open.bytes, now))
+                .max(self.nearly_full(now)),
+            None => due,
         }
-        if due > now {
-            return Verdict::WaitUntil(due);
-        }
-        self.take(worth_it, now);
-        Verdict::Seal
     }
 
-    fn take(&mut self, worth_it: bool, now: Duration) {
-        if let Some(bucket) = self.bucket.as_mut().filter(|_| !worth_it) {
-            bucket.take(now);
+    /// Until when the rest of a segment is waited for, because it comes soon.
+    fn nearly_full(&self, now: Duration) -> Duration {
+        match &self.bucket {
+            Some(Bucket { budget, .. }) if !self.at_once => {
+                let interval = 1.0 / budget.per_second;
+                let comes_soon =
+                    self.flow.time_of(self.segment_bytes, now) <= WORTH_WAITING * interval;
+                // Not for ever: whoever sent it may have nothing more to send before this is acknowledged.
+                let until = self.flow.at + Duration::from_secs_f64(WAITING_ENDS * interval);
+                if comes_soon { until } else { now }
+            }
+            _ => now,
         }
     }
+
+    /// When a segment that is full is sealed, since what comes with it has come.
+    fn burst_ends(&mut self, now: Duration) -> Duration {
+        let since = *self.full_since.get_or_insert(now);
+        if self.at_once {
+            return since;
+        }
+        // No longer than it takes to fill a sixteenth: no delay that anybody notices.
+        let sixteenth = self.flow.time_of(self.segment_bytes / 16, now);
+        since
+            + self
+                .gather
+                .min(Duration::try_from_secs_f64(sixteenth).unwrap_or(self.gather))
+    }
 }
+
+/// In intervals between two PUTs of the budget: a segment that fills so soon is waited for …
+const WORTH_WAITING: f64 = 1.25;
+/// … for so long since the last was sealed.
+const WAITING_ENDS: f64 = 2.0;
 
 #[cfg(test)]
 mod tests {
@@ -232,7 +333,7 @@ mod tests {
                 Verdict::Seal
             );
         }
-        // Both tokens were spent by 15 ms; since then a quarter second per token.
+        // Both were spent by 15 ms; since then a quarter second for one.
         let Verdict::WaitUntil(at) = policy.judge(&open(9, 20, true), 0, ms(25)) else {
             panic!("no token is left");
         };
@@ -240,14 +341,131 @@ mod tests {
         assert_eq!(policy.judge(&open(9, 20, true), 0, at), Verdict::Seal);
     }
 
+    const FULL: usize = 8 << 20;
+
     #[test]
     fn a_full_segment_is_sealed_without_budget_and_without_a_free_upload() {
         let mut policy = remote();
         for _ in 0..10 {
-            assert_eq!(
-                policy.judge(&open(8 << 20, 0, true), 100, ms(0)),
-                Verdict::Seal
-            );
+            let full = open(FULL, 0, true);
+            let Verdict::WaitUntil(at) = policy.judge(&full, 100, ms(0)) else {
+                panic!("what comes with it goes with it");
+            };
+            assert!(at <= ms(5), "{at:?}");
+            assert_eq!(policy.judge(&full, 100, ms(5)), Verdict::Seal);
+            let mut local = Policy::new(&Config::local());
+            assert_eq!(local.judge(&full, 100, ms(0)), Verdict::Seal);
+        }
+    }
+
+    #[test]
+    fn the_faster_segments_fill_the_shorter_is_a_full_one_kept_open() {
+        let mut policy = remote();
+        let mut now = ms(0);
+        for _ in 0..100 {
+            now += ms(10);
+            let full = Open {
+                since: Some(now),
+                ..open(FULL, 0, true)
+            };
+            while let Verdict::WaitUntil(at) = policy.judge(&full, 0, now) {
+                assert!(at <= now + ms(5));
+                now = at;
+            }
+        }
+        // One in 10 ms: a sixteenth comes in 0.6 ms.
+        let full = open(FULL, 0, true);
+        let Verdict::WaitUntil(at) = policy.judge(&full, 0, now) else {
+            panic!("it is kept open");
+        };
+        assert!(at < now + ms(2), "{:?}", at - now);
+    }
+
+    #[test]
+    fn a_burst_stays_together() {
+        let policy = remote();
+        assert!(policy.has_room(FULL + 1, FULL - 1));
+        assert!(!policy.has_room(FULL + 1, FULL));
+        assert!(policy.has_room(0, 3 * FULL), "one batch always has room");
+        let local = Policy::new(&Config::local());
+        assert!(local.has_room(FULL - 1, FULL));
+        assert!(!local.has_room(FULL, 1));
+    }
+
+    #[test]
+    fn bytes_earn_their_put() {
+        let mut policy = remote();
+        for _ in 0..2 {
+            assert_eq!(policy.judge(&open(9, 0, true), 1, ms(5)), Verdict::Seal);
+        }
+        // Nothing is left. A quarter second for a whole PUT, half of it for one half earned.
+        let half = policy.judge(&open(FULL / 4, 0, true), 1, ms(5));
+        let Verdict::WaitUntil(at) = half else {
+            panic!("{half:?}")
+        };
+        assert!((ms(129)..ms(131)).contains(&at), "{at:?}");
+        let earned = policy.judge(&open(FULL / 2, 0, true), 1, ms(5));
+        assert_eq!(earned, Verdict::Seal);
+        let small = policy.judge(&open(9, 0, true), 1, ms(5));
+        assert!(matches!(small, Verdict::WaitUntil(_)), "{small:?}");
+    }
+
+    /// Seals this many bytes each so many milliseconds, as full segments are; answers when the last was.
+    fn flows(policy: &mut Policy, bytes: usize, each: u64) -> Duration {
+        let mut now = ms(0);
+        for _ in 0..50 {
+            now += ms(each);
+            let flush = Open {
+                flush: true,
+                ..open(bytes, 0, true)
+            };
+            assert_eq!(policy.judge(&flush, 0, now), Verdict::Seal);
+        }
+        now
+    }
+
+    #[test]
+    fn the_rest_of_a_segment_that_is_soon_full_is_waited_for() {
+        // 50 MiB/s fill a segment in 160 ms; the budget has a PUT in 250.
+        let mut policy = remote();
+        let last = flows(&mut policy, FULL, 160);
+        let later = |since| Open {
+            since: Some(last + since),
+            awaited_since: Some(last + since),
+            ..open(FULL / 2, 0, true)
+        };
+        let waits = policy.judge(&later(ms(80)), 1, last + ms(100));
+        // Then nothing more came, so what is there goes.
+        assert_eq!(waits, Verdict::WaitUntil(last + ms(500)));
+        assert_eq!(
+            policy.judge(&later(ms(80)), 1, last + ms(500)),
+            Verdict::Seal
+        );
+
+        // 20 MiB/s do not.
+        let mut policy = remote();
+        let last = flows(&mut policy, FULL, 400);
+        assert_eq!(
+            policy.judge(&later(ms(1)), 1, last + ms(100)),
+            Verdict::Seal
+        );
+    }
+
+    #[test]
+    fn where_puts_cost_nothing_nothing_is_waited_for() {
+        let unlimited = Config {
+            put_budget: None,
+            ..Config::remote()
+        };
+        for config in [unlimited, Config::local()] {
+            let mut policy = Policy::new(&config);
+            let last = flows(&mut policy, FULL, 10);
+            let open = Open {
+                since: Some(last),
+                awaited_since: Some(last),
+                ..open(9, 0, true)
+            };
+            assert_eq!(policy.judge(&open, 0, last), Verdict::Seal);
         }
     }
 
@@ -303,27 +521,33 @@ mod tests {
     }
 
     proptest! {
-        /// However batches arrive, small segments never exceed burst + rate × time, and a
-        /// segment never waits longer than a token takes.
+        /// However batches arrive, segments never exceed burst + rate × time + one per half a
+        /// segment, and none waits longer than a PUT takes to be saved up, or than the wait for
+        /// its rest lasts.
         #[test]
-        fn the_budget_bounds_the_puts(gaps in prop::collection::vec(0u64..400, 1..200)) {
+        fn the_budget_bounds_the_puts(
+            arrivals in prop::collection::vec((0u64..400, 1usize..3 << 20), 1..200),
+        ) {
             let mut policy = remote();
             let mut now = 0;
             let mut sealed = 0u32;
-            let mut since = None;
-            for gap in gaps {
+            let (mut since, mut bytes, mut total) = (None, 0, 0);
+            for (gap, more) in arrivals {
                 now += gap;
+                bytes += more;
+                total += more;
                 let opened = *since.get_or_insert(now);
-                match policy.judge(&open(100, opened, true), 0, ms(now)) {
-                    Verdict::Seal => { sealed += 1; since = None; }
+                match policy.judge(&open(bytes, opened, true), 0, ms(now)) {
+                    Verdict::Seal => { sealed += 1; since = None; bytes = 0; }
                     Verdict::WaitUntil(at) => {
                         prop_assert!(at > ms(now));
-                        prop_assert!(at <= ms(now + 251), "{at:?} at {now}");
+                        prop_assert!(at <= ms(now + 500), "{at:?} at {now}");
                     }
                     Verdict::Wait => prop_assert!(false, "an upload was free"),
                 }
             }
-            prop_assert!(f64::from(sealed) <= 2.0 + now as f64 * 0.004 + 1e-3);
+            let earned = total as f64 / (FULL / 2) as f64;
+            prop_assert!(f64::from(sealed) <= 2.0 + now as f64 * 0.004 + earned + 1e-3);
         }
     }
 }

@@ -77,6 +77,7 @@ async fn one_object_and_one_commit_carry_all_partitions_of_a_flush() {
 async fn puts_stay_within_their_budget_and_a_lone_producer_sees_no_timer() {
     let mut world = World::new(1);
     world.config = Config::remote();
+    let budget = world.config.put_budget.unwrap();
     let node = world.start().await;
     let began = Instant::now();
     node.append(0, OBJECT).await.await.unwrap();
@@ -91,7 +92,7 @@ async fn puts_stay_within_their_budget_and_a_lone_producer_sees_no_timer() {
     let puts = node.cache.stats().puts as f64;
     let seconds = began.elapsed().as_secs_f64();
     assert!(
-        puts <= 8.0 + 4.0 * seconds + 1.0,
+        puts <= f64::from(budget.burst) + budget.per_second * seconds + 1.0,
         "{puts} PUTs in {seconds} s"
     );
 }
