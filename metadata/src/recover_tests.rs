@@ -353,3 +353,89 @@ async fn an_archive_that_fails_again_and_again_is_whole_in_the_end() {
         assert_eq!((recovery.damaged.len(), recovery.beyond), (0, None));
     }
 }
+
+/// An archive that takes its time: a command comes while it puts what was before, for a while.
+struct Busy {
+    inner: MemArchive,
+    client: std::sync::OnceLock<Client>,
+    puts: AtomicU64,
+    /// Commands that still come.
+    left: AtomicU64,
+}
+
+#[async_trait]
+impl Archive for Busy {
+    async fn put(&self, key: &str, bytes: Bytes) -> io::Result<()> {
+        self.inner.put(key, bytes).await?;
+        let put = self.puts.fetch_add(1, Ordering::Relaxed);
+        let left = self.left.load(Ordering::Relaxed);
+        if let Some(client) = self.client.get()
+            && left > 0
+        {
+            self.left.store(left - 1, Ordering::Relaxed);
+            let number = 1000 + u128::from(put);
+            create(client, number..number + 1).await;
+        }
+        Ok(())
+    }
+    async fn list(&self, prefix: &str) -> io::Result<Vec<String>> {
+        self.inner.list(prefix).await
+    }
+    async fn get(&self, key: &str) -> io::Result<Bytes> {
+        self.inner.get(key).await
+    }
+    async fn delete(&self, key: &str) -> io::Result<()> {
+        self.inner.delete(key).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_go_on_do_not_become_an_object_each() {
+    let archive = Arc::new(Busy {
+        inner: MemArchive::default(),
+        client: std::sync::OnceLock::new(),
+        puts: AtomicU64::new(0),
+        left: AtomicU64::new(40),
+    });
+    let dir = TempDir::new().unwrap();
+    let config = Config {
+        snapshot_entries: 1000,
+        kept_entries: 1000,
+        ..config(&dir)
+    };
+    let mut voter = Voter::start(
+        config,
+        None,
+        Arc::new(RealDisk),
+        Arc::new(ManualClock::new(1_000_000)),
+        Arc::new(SeededIds::new(1)),
+        Metrics::default(),
+    )
+    .await
+    .unwrap();
+    let client = voter.client(ClientConfig::default());
+    client.ready(PATIENCE).await.unwrap();
+    create(&client, 0..10).await;
+    assert!(archive.client.set(client.clone()).is_ok());
+    // One round at the beginning and one at the end.
+    let settings = ArchiveConfig {
+        every: Duration::from_secs(3600),
+        ..ArchiveConfig::default()
+    };
+    voter.archive(Arc::clone(&archive) as Arc<dyn Archive>, settings);
+    let started = Instant::now();
+    while client.topics().len() < 11 {
+        assert!(started.elapsed() < PATIENCE, "nothing was put");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(client);
+    voter.end().await;
+    assert!(archive.puts.load(Ordering::Relaxed) <= 3);
+    let reach = Listing::of(&archive.inner).await.unwrap().reach(0);
+    let recovery = Recovery::read(&archive.inner).await.unwrap();
+    assert_eq!(recovery.index(), reach);
+    assert!(
+        recovery.state().topics().len() >= 11,
+        "both rounds are there"
+    );
+}

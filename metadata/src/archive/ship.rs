@@ -207,10 +207,14 @@ impl Shipper {
         Ok(())
     }
 
-    /// Puts all that is applied. `false`: the next entries are not there any more.
+    /// Puts all that is applied now. `false`: the next entries are not there any more.
+    ///
+    /// What is applied while it puts waits for the next round. To run after it would take as many
+    /// objects as there is time for, each of a few entries, for as long as commands come.
     async fn ship_entries(&mut self, node: &Node, archive: &dyn Archive) -> io::Result<bool> {
-        while self.upto < node.image.applied() {
-            let (next, end) = (self.upto + 1, node.image.applied() + 1);
+        let end = node.image.applied() + 1;
+        while self.upto + 1 < end {
+            let next = self.upto + 1;
             let entries = node.log.read(next, end, PART_BYTES).await?;
             let Some(last) = entries.last().map(|entry| entry.log_id) else {
                 return Ok(false);
