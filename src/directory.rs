@@ -135,15 +135,15 @@ fn put(
     }
 }
 
-/// Ranges of this length are read past the page cache.
-const LONG_READ: u64 = 1 << 20;
+/// Ranges of this length are read past the page cache: of segments, which are not in it, and others.
+const LONG_READ: (u64, u64) = (64 << 10, 1 << 20);
 /// Long reads at a time: two keep a disk busy, more are in the way of syncs.
 const LONG_READS: usize = 2;
 /// Longer ones are not read this way.
 const READ_MAX: u64 = 32 << 20;
 
 /// The range that is asked for, if it is long, and nothing else is asked.
-fn plain_range(options: &GetOptions) -> Option<Range<u64>> {
+fn plain_range(location: &Path, options: &GetOptions) -> Option<Range<u64>> {
     let Some(GetRange::Bounded(range)) = &options.range else {
         return None;
     };
@@ -154,7 +154,11 @@ fn plain_range(options: &GetOptions) -> Option<Range<u64>> {
         && options.if_unmodified_since.is_none()
         && options.version.is_none()
         && !options.head;
-    (plain && (LONG_READ..=READ_MAX).contains(&length)).then(|| range.clone())
+    let long = match SegmentId::from_object_key(location.as_ref()) {
+        Some(_) => LONG_READ.0,
+        None => LONG_READ.1,
+    };
+    (plain && (long..=READ_MAX).contains(&length)).then(|| range.clone())
 }
 
 #[async_trait]
@@ -208,7 +212,7 @@ impl<C: Calls> ObjectStore for Directory<C> {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if let Some(range) = plain_range(&options) {
+        if let Some(range) = plain_range(location, &options) {
             let path = self.inner.path_to_filesystem(location)?;
             let place = Arc::clone(&self.reads).acquire_owned().await;
             let read = move || {

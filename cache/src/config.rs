@@ -127,6 +127,15 @@ impl Config {
         }
     }
 
+    /// The part of the memory for blocks that is for what scans of a store in this machine will
+    /// want next.
+    pub(crate) fn ahead_bytes(&self) -> usize {
+        match self.local_store {
+            true => self.block_memory_bytes / 4,
+            false => 0,
+        }
+    }
+
     /// Checks the limits between the settings.
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let check = |ok: bool, text: &str| {

@@ -86,6 +86,7 @@ use flush::upload::Uploader;
 use flush::{Inbox, ServiceParts};
 use peer::Peers;
 use peer::client::Us;
+use read::ahead::Ahead;
 use read::blocks::Blocks;
 use read::cold::Cold;
 use read::objects::Objects;
@@ -216,6 +217,9 @@ impl Cache {
             config.block_memory_bytes,
             metrics.clone(),
         );
+        let ahead = config
+            .local_store
+            .then(|| Ahead::new(Arc::clone(&objects), config.ahead_bytes()));
         let blocks = Blocks::new(objects, shelf, peers.clone(), metrics.clone());
         let reader = Reader::new(
             parts.broker,
@@ -223,10 +227,11 @@ impl Cache {
             Sources {
                 tail: Arc::clone(&tail),
                 blocks: Arc::clone(&blocks),
+                ahead,
                 cold,
                 peers,
             },
-            Limits::of(config.block_memory_bytes),
+            Limits::of(config.block_memory_bytes, config.local_store),
             metrics.clone(),
         );
         let mut recovery = recover(&config, &parts).await?;

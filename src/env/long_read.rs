@@ -6,7 +6,7 @@
 //! pieces, one after the other, and before each piece a sync that is under way is waited for:
 //!
 //! ```text
-//! range     ├── piece ──┼── piece ──┼ …     each up to the next multiple of PIECE in the file
+//! range     ├── piece ──┼── piece ──┼ …     each of PIECE bytes from the last multiple of BLOCK on
 //! syncs           ├──────────┤
 //! reads     ├──┤              ├──┤          at most PATIENCE later, so that no reader starves
 //! ```
@@ -82,7 +82,7 @@ pub(crate) fn read(path: &Path, range: &Range<u64>) -> Option<(Vec<Bytes>, Metad
     let mut pieces = Vec::new();
     let mut at = range.start;
     while at < end {
-        let next = (at + 1).next_multiple_of(PIECE as u64).min(end);
+        let next = (at / BLOCK as u64 * BLOCK as u64 + PIECE as u64).min(end);
         let_syncs_pass();
         pieces.push(read_piece(&file, at..next)?);
         at = next;
@@ -90,7 +90,8 @@ pub(crate) fn read(path: &Path, range: &Range<u64>) -> Option<(Vec<Bytes>, Metad
     (!pieces.is_empty()).then_some((pieces, metadata))
 }
 
-/// Reads a range that lies between two multiples of [`PIECE`] and ends with the file at the latest.
+/// Reads a range that, from the last multiple of [`BLOCK`] on, has at most [`PIECE`] bytes, and ends with
+/// the file at the latest.
 fn read_piece(file: &std::fs::File, range: Range<u64>) -> Option<Bytes> {
     let first = range.start / BLOCK as u64 * BLOCK as u64;
     let wanted = (range.end - first) as usize;

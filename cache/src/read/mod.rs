@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! index ─► extents ─┬─ a recent segment, or this gateway's log ─► tail (memory)
-//!       │           ├─ another segment ─► blocks: memory, disk, another gateway, object store
+//!       │           ├─ another segment ─┬─► blocks: memory, disk, another gateway, object store
+//!       │           │                   └─► what the read wants, of a disk in this machine (ahead)
 //!       │           └─ another gateway's log ─► that gateway (peer)
 //!       └─► root of a manifest ─► row groups of a table, made into batches (cold)
 //! ```
@@ -17,6 +18,7 @@
 //! appended here. A gateway that does not answer in time is given up, the newest index is asked
 //! whether the bytes have moved to a segment meanwhile, and if not, the read fails for now.
 
+pub(crate) mod ahead;
 pub(crate) mod blocks;
 pub(crate) mod cold;
 pub(crate) mod flights;
@@ -28,7 +30,8 @@ pub(crate) mod shelf;
 mod source;
 mod stamp;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,16 +40,17 @@ use frazil_core::batch::{BatchHeader, Codec, HEADER_LENGTH, HeaderError};
 use frazil_core::cold::NodeRef;
 use frazil_core::ports::{Bounds, Located, LogIndex};
 use frazil_core::sabotage::{self, Bug};
-use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, TopicPartition};
+use frazil_core::{BrokerEpoch, BrokerId, Extent, Location, Offset, SegmentId, TopicPartition};
 use frazil_table::GroupRef;
 use futures_util::future::{join_all, try_join_all};
 use tracing::warn;
 
+use self::ahead::Ahead;
 use self::blocks::Blocks;
 use self::cold::{Cold, ColdRead, Sink};
 use self::places::Places;
-use self::plan::{BlockRun, blocks as block_range, plan};
-use self::source::Source;
+use self::plan::{BlockRun, SCRAP, blocks as block_range, exact, is_long, plan};
+use self::source::{Parts, Source};
 use self::stamp::Stamper;
 use crate::ReadError;
 use crate::metrics::Metrics;
@@ -167,11 +171,15 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Those for so many bytes of memory.
-    pub(crate) fn of(memory: usize) -> Self {
+    /// Those for so many bytes of memory, and a store in this machine or not.
+    pub(crate) fn of(memory: usize, local_store: bool) -> Self {
         let memory = memory as u64;
         Self {
-            far: memory / 4,
+            // Where a scan costs only what it reads, little is gained by blocks that others want too.
+            far: match local_store {
+                true => memory / 16,
+                false => memory / 4,
+            },
             // There are many of them: what is fetched too early is gone when it is wanted.
             window: (memory / 32).clamp(1 << 20, 8 << 20),
         }
@@ -182,9 +190,15 @@ impl Limits {
 pub(crate) struct Sources {
     pub(crate) tail: Arc<Tail>,
     pub(crate) blocks: Arc<Blocks>,
+    /// `None`: the store is not in this machine.
+    pub(crate) ahead: Option<Ahead>,
     pub(crate) cold: Arc<Cold>,
     pub(crate) peers: Option<Arc<Peers>>,
 }
+
+/// Blocks, and parts of segments.
+type Plan = (Vec<BlockRun>, Vec<SegmentPart>);
+type SegmentPart = (SegmentId, Range<u64>);
 
 /// See the module.
 pub(crate) struct Reader {
@@ -192,6 +206,7 @@ pub(crate) struct Reader {
     index: Arc<dyn LogIndex>,
     tail: Arc<Tail>,
     blocks: Arc<Blocks>,
+    ahead: Option<Ahead>,
     cold: Arc<Cold>,
     peers: Option<Arc<Peers>>,
     places: Places,
@@ -239,6 +254,7 @@ impl Reader {
         let Sources {
             tail,
             blocks,
+            ahead,
             cold,
             peers,
         } = sources;
@@ -247,6 +263,7 @@ impl Reader {
             index,
             tail,
             blocks,
+            ahead,
             cold,
             peers,
             places: Places::default(),
@@ -434,7 +451,7 @@ impl Reader {
             self.metrics.tail_hits.inc();
         }
         if progress.class == Class::Far && progress.stamper.bytes() > 0 {
-            self.read_ahead(request.partition, progress.next);
+            self.read_ahead(request, progress.next);
         }
         Ok(Read {
             bytes: progress.stamper.bytes(),
@@ -516,14 +533,18 @@ impl Reader {
         {
             (at, offset) = (place, progress.next);
         }
-        if let Source::Blocks(_, have) = &mut source {
+        if let Source::Object(parts) = &mut source {
             if progress.cold == COLD_EXTENTS_MAX && progress.stamper.bytes() > 0 {
                 return Ok(false);
             }
             progress.cold += 1;
-            let ahead = extents.len().min(COLD_EXTENTS_MAX);
-            let extents = &extents[..ahead];
-            self.load_ahead(extents, at - start, left(progress), progress.class, have)
+            let extents = &extents[..extents.len().min(COLD_EXTENTS_MAX)];
+            let (skip, left) = (at - start, left(progress));
+            parts.exact = self.exactly(extent, progress.class).is_some();
+            if parts.exact && left < SCRAP && progress.stamper.bytes() > 0 {
+                return Ok(false);
+            }
+            self.load_ahead(extents, skip, left, progress.class, parts)
                 .await?;
         }
         while at < end {
@@ -531,6 +552,11 @@ impl Reader {
                 bytes: left(progress),
                 how: How::from(progress.class),
             };
+            if progress.stamper.bytes() > 0 && source.ends_before(at, wanted.bytes) {
+                // It has too many bytes for this read. Those that are not here are not fetched.
+                self.remember(partition, offset, extent, at, progress);
+                return Ok(false);
+            }
             let found = self.batch(partition, extent, &mut source, at, offset, wanted);
             let found = found.await?;
             if found.base >= request.up_to {
@@ -565,7 +591,8 @@ impl Reader {
         self.places.put(partition, offset, id, at);
         let (_, end) = byte_range(extent);
         let (current, last) = block_range(at, end);
-        if progress.cold > 0 && current < last {
+        let blocks = self.exactly(extent, progress.class).is_none();
+        if progress.cold > 0 && blocks && current < last {
             let run = BlockRun {
                 id,
                 first: current + 1,
@@ -589,8 +616,38 @@ impl Reader {
         }
     }
 
-    /// Has the next blocks of a partition fetched, for a reader that goes on at `next`.
-    fn read_ahead(&self, partition: TopicPartition, next: Offset) {
+    /// How the bytes of an extent are fetched by themselves, if they are.
+    fn exactly(&self, extent: &Extent, class: Class) -> Option<&Ahead> {
+        let scans = class == Class::Far && is_long(extent);
+        self.ahead.as_ref().filter(|_| scans)
+    }
+
+    /// What a read of the first `bytes` of some extents, from byte `skip` of the first one on, will
+    /// need: blocks, and parts of segments.
+    fn plan(&self, extents: &[Extent], skip: u64, bytes: u64, class: Class) -> Plan {
+        let at_hand = |id| self.tail.segment(id).is_some();
+        let by_itself = |extent: &Extent| self.exactly(extent, class).is_some();
+        let exact = match (&self.ahead, class) {
+            (Some(_), Class::Far) => exact(extents, skip, bytes, at_hand),
+            _ => Vec::new(),
+        };
+        (plan(extents, skip, bytes, at_hand, by_itself), exact)
+    }
+
+    fn prefetch(&self, runs: Vec<BlockRun>, exact: Vec<SegmentPart>, class: Class) {
+        for run in runs {
+            self.blocks.prefetch(run, class);
+        }
+        for (id, range) in exact {
+            if let Some(ahead) = &self.ahead {
+                ahead.expect(id, range);
+            }
+        }
+    }
+
+    /// Has the next bytes of a partition fetched, for a reader that goes on at `next`.
+    fn read_ahead(&self, request: &ReadRequest, next: Offset) {
+        let partition = request.partition;
         let window = self.limits.window;
         let Located { cold, mut extents } = self.locate(partition, next, window);
         if cold.is_some() {
@@ -609,16 +666,19 @@ impl Reader {
             }
             Location::Wal { .. } | Location::Lost => 0,
         };
-        for run in plan(&extents, skip, window, |id| self.tail.segment(id).is_some()) {
-            self.blocks.prefetch(run, Class::Far);
-        }
+        let bytes = match self.ahead {
+            Some(_) => window.min(request.max_bytes as u64),
+            None => window,
+        };
+        let (runs, exact) = self.plan(&extents, skip, bytes, Class::Far);
+        self.prefetch(runs, exact, Class::Far);
     }
 
     async fn source(&self, extent: &Extent) -> Result<Source, ReadError> {
         match extent.location {
             Location::Segment { id, .. } => Ok(match self.tail.segment(id) {
                 Some(object) => Source::Memory(0, object),
-                None => Source::Blocks(id, BTreeMap::new()),
+                None => Source::Object(Parts::new(id, false)),
             }),
             Location::Lost => Err(ReadError::NotFound {
                 what: format!("offsets {} to {}, which are lost", extent.base, extent.end),
@@ -715,21 +775,24 @@ impl Reader {
         skip: u64,
         budget: u64,
         class: Class,
-        have: &mut BTreeMap<u32, Bytes>,
+        parts: &mut Parts,
     ) -> Result<(), ReadError> {
-        let runs = plan(extents, skip, budget, |id| self.tail.segment(id).is_some());
-        let Some(first) = runs.first() else {
-            return Ok(());
+        let (runs, mut exact) = self.plan(extents, skip, budget, class);
+        let own = |run: &BlockRun| run.id == parts.id && !parts.exact;
+        let (own, others): (Vec<BlockRun>, Vec<BlockRun>) = runs.into_iter().partition(own);
+        let first = match parts.exact && !exact.is_empty() {
+            true => Some(exact.remove(0)),
+            false => None,
         };
-        let (own, others): (Vec<&BlockRun>, Vec<&BlockRun>) =
-            runs.iter().partition(|run| run.id == first.id);
-        for run in others {
-            self.blocks.prefetch(*run, class);
+        self.prefetch(others, exact, class);
+        if let (Some(ahead), Some((id, range))) = (&self.ahead, first) {
+            let from = range.start;
+            parts.add(from, ahead.take(id, range).await?.iter().cloned());
         }
         let loads = own.into_iter();
-        let loads = loads.map(|run| self.blocks.load(*run, How::from(class)));
+        let loads = loads.map(|run| self.blocks.load(run, How::from(class)));
         let loaded = try_join_all(loads).await?;
-        have.extend(loaded.into_iter().flatten());
+        parts.add_blocks(loaded.into_iter().flatten());
         Ok(())
     }
 
@@ -758,18 +821,18 @@ impl Reader {
             if let Source::Peer(broker, ..) = source {
                 return Err(ReadError::ElsewhereInWal { broker: *broker });
             }
-            if let Source::Blocks(id, have) = source
+            if let Source::Object(parts) = source
                 && !wanted.how.fresh
             {
                 // A copy may be at fault, here or where it came from: once more, from the store.
                 wanted.how.fresh = true;
                 let (first, last) = block_range(at, byte_range(extent).1);
                 self.blocks.forget(BlockRun {
-                    id: *id,
+                    id: parts.id,
                     first,
                     last,
                 });
-                have.clear();
+                parts.clear();
                 continue;
             }
             return Err(ReadError::Corrupt { what, reason });
@@ -837,19 +900,33 @@ impl Reader {
             return Ok(bytes);
         }
         let short = || Flaw::Bytes("the object is shorter than its extent".into());
-        let Source::Blocks(id, have) = source else {
+        let Source::Object(parts) = source else {
             return Err(short());
         };
-        let (first, last) = block_range(from, ahead.max(to));
+        let ahead = ahead.max(to);
         // What lies behind is done with.
-        have.retain(|block, _| *block >= first);
+        parts.done_below(from);
+        if let Some(exactly) = self.ahead.as_ref().filter(|_| parts.exact) {
+            if !how.fresh {
+                let taken = exactly.take(parts.id, from..ahead).await;
+                parts.add(from, taken.map_err(Flaw::Read)?.iter().cloned());
+                if let Some(bytes) = parts.slice(from, to) {
+                    return Ok(bytes);
+                }
+                // Less was fetched ahead than this batch has.
+            }
+            let fresh = exactly.take_fresh(parts.id, from..ahead).await;
+            parts.add(from, fresh.map_err(Flaw::Read)?.iter().cloned());
+            return parts.slice(from, to).ok_or_else(short);
+        }
+        let (first, last) = block_range(from, ahead);
         let run = BlockRun {
-            id: *id,
+            id: parts.id,
             first,
             last,
         };
         let loaded = self.blocks.load(run, how).await.map_err(Flaw::Read)?;
-        have.extend(loaded);
+        parts.add_blocks(loaded);
         source.slice(from, to).ok_or_else(short)
     }
 }

@@ -4,6 +4,8 @@
 //! names the blocks that hold the first `budget` bytes of some extents, one run per stretch of
 //! adjacent blocks of one segment.
 
+use std::ops::Range;
+
 use frazil_core::{Extent, Location, SegmentId};
 
 /// Bytes of a block (1 MiB); the last one of an object is shorter.
@@ -31,12 +33,14 @@ pub(crate) fn blocks(start: u64, end: u64) -> (u32, u32) {
 }
 
 /// The runs that hold the first `budget` bytes of `extents`, counting from byte `skip` of the
-/// first one. Stops at the first extent that is not in a segment, or that is `at_hand`.
+/// first one. Stops at the first extent that is not in a segment, or that is `at_hand`; passes over
+/// those that are read `by_itself`.
 pub(crate) fn plan(
     extents: &[Extent],
     skip: u64,
     budget: u64,
     at_hand: impl Fn(SegmentId) -> bool,
+    by_itself: impl Fn(&Extent) -> bool,
 ) -> Vec<BlockRun> {
     let mut runs: Vec<BlockRun> = Vec::new();
     let mut left = budget.max(1);
@@ -53,6 +57,7 @@ pub(crate) fn plan(
         let from = u64::from(start) + skipped;
         let (first, last) = blocks(from, from + take);
         match runs.last_mut() {
+            _ if by_itself(extent) => {}
             Some(run) if run.id == id && (run.first..=run.last + 1).contains(&first) => {
                 run.last = run.last.max(last);
             }
@@ -64,6 +69,51 @@ pub(crate) fn plan(
         }
     }
     runs
+}
+
+/// Extents with fewer bytes are read in blocks: many of them are in one.
+pub(crate) const EXACT_MIN: u32 = 512 << 10;
+/// Less than this is not read by itself for the sake of a limit.
+pub(crate) const SCRAP: u64 = 64 << 10;
+
+/// Whether a scan of a store in this machine reads the bytes of an extent by themselves.
+pub(crate) fn is_long(extent: &Extent) -> bool {
+    matches!(extent.location, Location::Segment { length, .. } if length >= EXACT_MIN)
+}
+
+/// The parts of long extents that are among the first `budget` bytes of `extents`, counting from byte
+/// `skip` of the first one. Stops where [`plan`] does.
+pub(crate) fn exact(
+    extents: &[Extent],
+    skip: u64,
+    budget: u64,
+    at_hand: impl Fn(SegmentId) -> bool,
+) -> Vec<(SegmentId, Range<u64>)> {
+    let mut parts = Vec::new();
+    let mut left = budget.max(1);
+    let mut skip = skip;
+    for (number, extent) in extents.iter().enumerate() {
+        let Location::Segment { id, start, length } = extent.location else {
+            break;
+        };
+        let skipped = std::mem::take(&mut skip).min(u64::from(length));
+        let take = (u64::from(length) - skipped).min(left);
+        if take == 0 || at_hand(id) {
+            break;
+        }
+        if is_long(extent) {
+            if number > 0 && left < SCRAP {
+                break;
+            }
+            let from = u64::from(start) + skipped;
+            parts.push((id, from..from + take));
+        }
+        left -= take;
+        if left == 0 {
+            break;
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -89,7 +139,7 @@ mod tests {
     }
 
     fn check(extents: &[Extent], skip: u64, budget: u64, expected: &[(u64, u32, u32)]) {
-        let runs = plan(extents, skip, budget, |_| false);
+        let runs = plan(extents, skip, budget, |_| false, |_| false);
         let runs: Vec<_> = runs
             .iter()
             .map(|run| (run.id.number, run.first, run.last))
@@ -124,6 +174,54 @@ mod tests {
     }
 
     #[test]
+    fn a_scan_reads_what_it_wants_and_no_more() {
+        let part = |extents: &[Extent], skip, budget| -> Vec<_> {
+            let parts = exact(extents, skip, budget, |id| id.number == 9);
+            let parts = parts.into_iter();
+            parts
+                .map(|(id, part)| (id.number, part.start, part.end))
+                .collect()
+        };
+        let (mib, kib) = (u64::from(MIB), 1 << 10);
+        let two = [extent(0, 16, MIB), extent(1, 32, MIB)];
+        assert_eq!(part(&[], 0, mib), []);
+        assert_eq!(part(&two, 0, mib), [(0, 16, 16 + mib)]);
+        assert_eq!(
+            part(&two, 600 * kib, mib),
+            [(0, 16 + 600 * kib, 16 + mib), (1, 32, 32 + 600 * kib)]
+        );
+        // The rest of an extent is read however short it is, the beginning of one is not.
+        assert_eq!(
+            part(&two, mib - 5, mib),
+            [(0, 16 + mib - 5, 16 + mib), (1, 32, 32 + mib - 5)]
+        );
+        assert_eq!(part(&two, 5, mib), [(0, 21, 16 + mib)]);
+        assert_eq!(part(&two, 0, 5), [(0, 16, 21)]);
+        assert_eq!(part(&two, 0, 0), [(0, 16, 17)]);
+        // What is short is passed over, here or there; what is in memory ends it.
+        let short = extent(1, 16, EXACT_MIN - 1);
+        let rest = 9 * mib - u64::from(EXACT_MIN - 1);
+        for (extents, expected, blocks) in [
+            ([short, two[0]], vec![(0, 16, 16 + mib)], vec![(1, 0, 0)]),
+            ([two[0], short], vec![(0, 16, 16 + mib)], vec![(1, 0, 0)]),
+            (
+                [two[0], extent(9, 16, MIB)],
+                vec![(0, 16, 16 + mib)],
+                vec![],
+            ),
+            ([extent(9, 16, MIB), two[0]], vec![], vec![]),
+        ] {
+            assert_eq!(part(&extents, 0, rest), expected);
+            let runs = plan(&extents, 0, rest, |id| id.number == 9, is_long);
+            let runs: Vec<_> = runs
+                .iter()
+                .map(|run| (run.id.number, run.first, run.last))
+                .collect();
+            assert_eq!(runs, blocks);
+        }
+    }
+
+    #[test]
     fn a_plan_ends_where_memory_or_a_log_begins() {
         let wal = Extent {
             location: Location::Wal {
@@ -141,7 +239,10 @@ mod tests {
             &[(0, 0, 0)],
         );
         let extents = [extent(0, 16, 10), extent(1, 16, 10), extent(2, 16, 10)];
-        assert_eq!(plan(&extents, 0, 100, |id| id.number == 1).len(), 1);
+        assert_eq!(
+            plan(&extents, 0, 100, |id| id.number == 1, |_| false).len(),
+            1
+        );
     }
 
     proptest! {
@@ -156,7 +257,7 @@ mod tests {
                 start += length;
                 extent
             }).collect();
-            let runs = plan(&extents, 0, budget, |_| false);
+            let runs = plan(&extents, 0, budget, |_| false, |_| false);
             prop_assert_eq!(runs.len(), 1);
             let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
             let (first, last) = blocks(16, 16 + total.min(budget));

@@ -36,6 +36,9 @@ use crate::config::{BlockDisk, Config};
 
 /// The share of the memory that blocks near the end may have.
 const NEAR_SHARE: f64 = 0.75;
+/// The same where the store is in this machine: to read again costs little there, and scans fetch
+/// ahead more than a quarter of the memory before they come to it.
+const NEAR_SHARE_LOCAL: f64 = 0.25;
 /// Which part of the memory is for copies, if there may be any.
 const COPIES: usize = 4;
 /// Memory that the disk part needs for blocks on their way.
@@ -127,12 +130,18 @@ impl Shelf {
                 }
             }
         }
-        let bytes = config.block_memory_bytes;
+        let bytes = config.block_memory_bytes - config.ahead_bytes();
+        let near = match config.local_store {
+            true => NEAR_SHARE_LOCAL,
+            false => NEAR_SHARE,
+        };
         let for_copies = if shared { bytes / COPIES } else { 0 };
         Self {
-            memory: memory("blocks", bytes - for_copies, |_, item: &Item| item.weight()),
+            memory: memory("blocks", bytes - for_copies, near, |_, item: &Item| {
+                item.weight()
+            }),
             copies: shared.then(|| {
-                memory("copies of blocks", for_copies, |_, block: &Bytes| {
+                memory("copies of blocks", for_copies, near, |_, block: &Bytes| {
                     block.len()
                 })
             }),
@@ -251,6 +260,7 @@ impl Shelf {
 fn memory<K, V>(
     name: &'static str,
     bytes: usize,
+    near_share: f64,
     weight: impl Fn(&K, &V) -> usize + Send + Sync + 'static,
 ) -> Cache<K, V>
 where
@@ -262,7 +272,7 @@ where
         // Few large entries: they would not be even, and nobody waits for a lock for long.
         .with_shards(1)
         .with_eviction_config(LruConfig {
-            high_priority_pool_ratio: NEAR_SHARE,
+            high_priority_pool_ratio: near_share,
         })
         .with_weighter(weight)
         .build()

@@ -120,6 +120,79 @@ async fn a_lagging_reader_fetches_each_block_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scan_of_a_disk_in_this_machine_reads_each_byte_once() {
+    let mut world = cold_world();
+    world.config.gather = Duration::from_millis(50);
+    world.config.buffer_bytes = 256 << 20;
+    world.config.block_memory_bytes = 4 << 20;
+    let node = world.start().await;
+    // Segments of 8 MB, a quarter of each partition's, in batches that do not divide what is read.
+    let mut pending = Vec::new();
+    for n in 0..40 {
+        for index in 0..4 {
+            let batch = batch_of(2, 630_000, (4 * n + index) as u8);
+            pending.push(node.append_bytes(index, OBJECT, batch).await);
+        }
+    }
+    for pending in pending {
+        pending.await.unwrap();
+    }
+    let before = node.cache.stats();
+    let mut total = 0;
+    // One partition after the other: nothing of a segment is left in memory for the next. Their ends
+    // are near the end of the log, and read otherwise.
+    for index in 0..4 {
+        let mut from = 0;
+        while from < 70 {
+            let request = ReadRequest {
+                partition: partition(index),
+                from: Offset(from),
+                up_to: Offset(80),
+                max_bytes: 1 << 20,
+                min_one: true,
+                compression: Compression::As(Codec::Lz4),
+            };
+            let read = node.cache.read(request).await.unwrap();
+            assert_eq!(read.next, Offset(from + 2), "one batch fits");
+            let bytes = read.pieces.concat();
+            let header = BatchHeader::parse(&bytes).unwrap();
+            header.check_crc(&bytes).unwrap();
+            assert_eq!(header.base_offset, from);
+            assert_eq!(bytes[61], (2 * from + i64::from(index)) as u8);
+            total += read.bytes as u64;
+            from = read.next.0;
+        }
+    }
+    let read = node.cache.stats().get_bytes - before.get_bytes;
+    // The part of a batch that did not fit is read again.
+    assert!(read < 2 * total, "{read} bytes for {total}");
+    // Damage is found here as well, and looked for once more.
+    let extent = world.quorum.extents(partition(0))[0];
+    let path = object_path(&world.prefix, segment_of(&extent));
+    let store = &world.store.objects;
+    let mut object = store
+        .get(&path)
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap()
+        .to_vec();
+    object[600_000] ^= 1;
+    store.put(&path, PutPayload::from(object)).await.unwrap();
+    let request = ReadRequest {
+        partition: partition(0),
+        from: Offset(0),
+        up_to: Offset(80),
+        max_bytes: 1 << 20,
+        min_one: true,
+        compression: Compression::As(Codec::Lz4),
+    };
+    let error = node.cache.read(request).await.unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn readers_of_the_same_block_share_a_request() {
     let world = cold_world();
     let node = world.start().await;
