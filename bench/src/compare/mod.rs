@@ -15,6 +15,7 @@ mod rows;
 mod samples;
 mod shapes;
 mod systems;
+mod tables;
 mod topics;
 mod zones;
 
@@ -32,9 +33,10 @@ use passes::{Run, Times};
 use systems::Bench;
 
 /// What can be measured by itself, in the order in which it is.
-const PASSES: [&str; 14] = [
+const PASSES: [&str; 15] = [
     "limits",
     "throughput",
+    "tables",
     "shapes",
     "tail",
     "latency",

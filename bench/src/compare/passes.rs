@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::samples::Samples;
 use super::systems::{Bench, Server, Side, create};
-use super::{clients, cloud, groups, limits, load, nisshi, shapes, topics};
+use super::{clients, cloud, groups, limits, load, nisshi, shapes, tables, topics};
 use crate::load::batch::Codec;
 use crate::load::produce::{Acks, Steady};
 use crate::load::{Consumer, Consumers, Flood, flood, histogram, steady};
@@ -22,6 +22,8 @@ pub(crate) const PARTITIONS: i32 = 12;
 pub(crate) const RECORD: usize = 1024;
 /// Records of a batch: 16 KiB, the default of Kafka's producer.
 pub(crate) const RECORDS: usize = 16;
+/// The levels of Frazil.
+const FRAZIL: [Side; 2] = [Side::Local, Side::Object];
 const CONNECTIONS: usize = 4;
 /// The default of Kafka's producer.
 const IN_FLIGHT: usize = 5;
@@ -100,6 +102,7 @@ impl<'a> Run<'a> {
             self.limits()?;
         }
         self.each("throughput", &sides, Self::throughput)?;
+        self.each("tables", &FRAZIL, tables::measure)?;
         if round == 0 || !self.quick {
             self.each("shapes", &unsynced, shapes::measure)?;
         }

@@ -70,6 +70,7 @@ pub(crate) fn sections() -> Vec<Section> {
     };
     vec![
         section("throughput", "As fast as it goes", throughput()),
+        section("tables", "With the table that becomes of it", tables()),
         section("shapes", "Sizes, partitions, acks, codecs", shapes()),
         section("tail", "Consumers at the tail", tail()),
         section("latency", "Latency at a low rate", latency()),
@@ -116,6 +117,28 @@ fn throughput() -> Vec<Vec<Row>> {
             &BOTH,
         ),
     ]
+}
+
+fn tables() -> Vec<Vec<Row>> {
+    let made = "cpu in, as a table";
+    let rows = [Local, Object].map(|side| {
+        let beside = |title, by| row(title, "s", (made, side), Some(("cpu in", by)), Seen);
+        vec![
+            beside(
+                "broker CPU per GiB produced and made into a table, and only produced",
+                side,
+            ),
+            beside("the same, and Kafka's per GiB produced", Kafka),
+            row(
+                "peak RSS of that",
+                "MiB",
+                ("rss, as a table", side),
+                None,
+                Seen,
+            ),
+        ]
+    });
+    rows.to_vec()
 }
 
 fn shapes() -> Vec<Vec<Row>> {
