@@ -67,7 +67,7 @@ pub struct WalConfig {
     pub dir: PathBuf,
     /// Bytes that may wait in it for their upload. Beyond, local appends are refused.
     pub bytes: u64,
-    /// The size of a file.
+    /// The size of a file. A few that are not needed any more are kept to be used again.
     pub file_bytes: u64,
 }
 
@@ -86,7 +86,7 @@ impl WalConfig {
         Self {
             dir,
             bytes: 128 * MIB as u64,
-            file_bytes: 64 * MIB as u64,
+            file_bytes: 16 * MIB as u64,
         }
     }
 }

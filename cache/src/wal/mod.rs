@@ -14,8 +14,10 @@
 //!            in a payload. Between two files there may be positions that nothing is written at.
 //! ```
 //!
-//! A file is written once, from its beginning on, in preallocated space, which is written with zeros a
-//! piece ahead of small groups. One group of batches is
+//! A file is written from its beginning on, in space that has been written before: with zeros when it is
+//! made, or because nothing of it is needed any more and it is used again, under another name and salt
+//! (docs/adr/0046-a-logs-files-are-used-again.md). So a sync waits for the bytes of a group, and not for
+//! the file system's journal. One group of batches is
 //! one write and one sync, and one frame per partition, so that a partition's batches of a group
 //! lie back to back.
 //!
@@ -24,10 +26,11 @@
 //! | crash | on the disk | at the next start |
 //! |---|---|---|
 //! | while a file is created | none, a blank one, or one without frames | removed |
+//! | while a file is used again | one without frames, under the old name or the new one | removed |
 //! | before a sync ends | any part of the group | not expected: removed |
 //! | before the commit of a group | the group | not expected: removed |
 //! | after the commit | the group | expected: uploaded and moved, then removed |
-//! | after the move, before the file is removed | the group | not expected: removed |
+//! | after the move | the group, or the file under another name | not expected: removed |
 //!
 //! Expected bytes that are missing or damaged end the start with an error that names them. The
 //! files are left as they are.

@@ -20,12 +20,10 @@ use crate::config::WalConfig;
 use crate::flush::upload::Batches;
 use crate::metrics::Metrics;
 
-/// Bytes that are written as zeros at once, ahead of small groups. Reserved space alone is not enough: a
-/// file system notes for each block that it has been written, and a sync then waits for its journal,
-/// behind whatever others sync, instead of for these bytes alone.
-const ZEROED: u64 = 1 << 20;
-/// Groups from this length on are not worth writing twice.
-const SMALL: usize = 128 << 10;
+/// Bytes that are written as zeros at once when a file is made.
+const ZEROES: usize = 1 << 20;
+/// Files that are kept to be used again.
+const SPARE_MAX: usize = 4;
 
 /// How long a full disk is left alone. Finding out that it still is costs creating a file.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -50,8 +48,10 @@ pub(crate) struct Writer {
     sequence: u64,
     /// The file that is written to.
     open: Option<Open>,
-    /// The first positions of all files, the open one included.
-    files: VecDeque<u64>,
+    /// All files that may be needed, the open one included.
+    files: VecDeque<Kept>,
+    /// The positions in the names of files that nothing needs any more and that can be used again.
+    spare: Vec<u64>,
     /// A write or sync has failed for good.
     failed: bool,
     /// The disk was found full; until then it is not asked again.
@@ -64,27 +64,16 @@ struct Open {
     /// Where the next frame goes.
     end: u64,
     capacity: u64,
-    /// Up to where it has been written, be it with zeros.
-    zeroed: u64,
+    /// All of it has been written, be it with zeros.
+    written: bool,
 }
 
-impl Open {
-    /// Keeps written space ahead of small groups, to be synced with the group that was just written and
-    /// ends at `end`.
-    fn zero_ahead(&mut self, end: u64) -> io::Result<()> {
-        self.zeroed = self.zeroed.max(end);
-        if self.zeroed < self.capacity && self.zeroed - end < ZEROED / 4 {
-            let until = (self.zeroed + ZEROED).min(self.capacity);
-            let zeros = vec![0; (until - self.zeroed) as usize];
-            match self.file.write_all_at(&zeros, self.zeroed) {
-                // It was for speed only. Whether there is room the groups will find.
-                Err(error) if is_full(&error) => {}
-                written => written?,
-            }
-            self.zeroed = until;
-        }
-        Ok(())
-    }
+struct Kept {
+    /// The position of its first frame, which is in its name.
+    first: u64,
+    /// It can be used again: it has the usual length, has been written throughout, and nothing went
+    /// wrong with it.
+    good: bool,
 }
 
 impl Writer {
@@ -106,6 +95,7 @@ impl Writer {
             sequence: 0,
             open: None,
             files: VecDeque::new(),
+            spare: Vec::new(),
             failed: false,
             full_until: None,
         }
@@ -158,12 +148,6 @@ impl Writer {
         let encoded = file::encode(batches, &open.salt, self.sequence, self.sequence);
         let at = open.end;
         let written = open.file.write_all_at(&encoded.frames, at);
-        let end = at + encoded.frames.len() as u64;
-        let small = encoded.frames.len() < SMALL;
-        let written = match small {
-            true => written.and_then(|()| open.zero_ahead(end)),
-            false => written,
-        };
         let result = written
             .map_err(|source| {
                 let full = is_full(&source);
@@ -184,6 +168,9 @@ impl Writer {
         self.sequence += encoded.count;
         if let Err((what, source, for_good)) = result {
             self.open = None;
+            if let Some(file) = self.files.back_mut() {
+                file.good = false;
+            }
             self.failed = for_good;
             self.full_until = Some(began + FULL_PAUSE);
             return failed(what, source, for_good);
@@ -200,60 +187,116 @@ impl Writer {
         }
     }
 
-    /// Begins a file with room for so many bytes.
+    /// Begins a file with room for so many bytes: one that was used before, if there is one.
     fn create(&mut self, room: u64) -> io::Result<()> {
         self.open = None;
         self.disk.create_dir_all(&self.config.dir)?;
+        let usual = self.config.file_bytes;
+        let capacity = usual.max(FILE_HEADER_LENGTH as u64 + room);
         let path = self.path(self.position);
-        match self.fill(&path, room) {
+        let spare = match capacity == usual {
+            true => self.spare.pop().map(|first| self.path(first)),
+            false => None,
+        };
+        let begun = match &spare {
+            Some(spare) => self.take_over(spare, &path),
+            None => self.fill(&path, capacity),
+        };
+        match begun {
             Ok(open) => {
+                self.files.push_back(Kept {
+                    first: self.position,
+                    good: open.written && capacity == usual,
+                });
                 self.open = Some(open);
-                self.files.push_back(self.position);
                 Ok(())
             }
             Err(error) => {
                 // So that it does not keep space, or the name from the next attempt.
+                spare.iter().for_each(|spare| self.remove(spare));
                 self.remove(&path);
                 Err(error)
             }
         }
     }
 
-    fn fill(&self, path: &Path, room: u64) -> io::Result<Open> {
+    /// Makes a file. It is written throughout, so that a sync later on waits for the bytes of a group
+    /// alone: in space that is only reserved, a file system notes for each block that it has been
+    /// written, and the sync waits for its journal, behind whatever others sync.
+    fn fill(&self, path: &Path, capacity: u64) -> io::Result<Open> {
+        let file = self.disk.create(path)?;
+        file.preallocate(capacity)?;
+        let zeros = vec![0; ZEROES.min(capacity as usize)];
+        let mut at = 0;
+        while at < capacity {
+            let piece = zeros.len().min((capacity - at) as usize);
+            match file.write_all_at(&zeros[..piece], at) {
+                // It was for speed only. Whether there is room the groups will find.
+                Err(error) if is_full(&error) => break,
+                written => written?,
+            }
+            at += piece as u64;
+        }
+        let (salt, end) = self.begin(&*file)?;
+        self.sync_names()?;
+        Ok(Open {
+            file,
+            salt,
+            end,
+            capacity,
+            written: at == capacity,
+        })
+    }
+
+    /// Makes a file of one that was used before. What it held does not parse under the new salt.
+    fn take_over(&self, spare: &Path, path: &Path) -> io::Result<Open> {
+        let file = self.disk.open(spare)?;
+        let (salt, end) = self.begin(&*file)?;
+        self.disk.rename(spare, path)?;
+        self.sync_names()?;
+        Ok(Open {
+            file,
+            salt,
+            end,
+            capacity: self.config.file_bytes,
+            written: true,
+        })
+    }
+
+    /// Writes a file's header, durably. Answers where the frames begin.
+    fn begin(&self, file: &dyn DiskFile) -> io::Result<(Salt, u64)> {
         let header = FileHeader {
             kind: FILE_KIND,
             salt: self.ids.uuid().into_bytes(),
             first_sequence: self.sequence,
         };
-        let end = FILE_HEADER_LENGTH as u64;
-        let capacity = self.config.file_bytes.max(end + room);
-        let file = self.disk.create(path)?;
-        file.preallocate(capacity)?;
         file.write_all_at(&header.encode(), 0)?;
         file.sync_data()?;
-        // Without its name the file's content is lost with the power, however often it is synced.
-        if !sabotage::on(Bug::NoDirectorySync) {
-            self.disk.sync_dir(&self.config.dir)?;
-        }
-        Ok(Open {
-            file,
-            salt: header.salt,
-            end,
-            capacity,
-            zeroed: end,
-        })
+        Ok((header.salt, FILE_HEADER_LENGTH as u64))
     }
 
-    /// Removes the files that end at or below a position.
+    /// Without its name the file's content is lost with the power, however often it is synced.
+    fn sync_names(&self) -> io::Result<()> {
+        if sabotage::on(Bug::NoDirectorySync) {
+            return Ok(());
+        }
+        self.disk.sync_dir(&self.config.dir)
+    }
+
+    /// Gives up the files that end at or below a position.
     fn truncate(&mut self, below: u64) {
-        while let Some(&first) = self.files.front() {
-            let end = self.files.get(1).copied();
+        while let Some(&Kept { first, good }) = self.files.front() {
+            let end = self.files.get(1).map(|next| next.first);
             // The file that is written to stays, and is used on.
             let end = end.or_else(|| self.open.is_none().then_some(self.position));
             if end.is_none_or(|end| end > below) {
                 break;
             }
-            self.remove(&self.path(first));
+            if good && self.spare.len() < SPARE_MAX {
+                self.spare.push(first);
+            } else {
+                self.remove(&self.path(first));
+            }
             self.files.pop_front();
         }
     }
@@ -262,6 +305,9 @@ impl Writer {
     pub(super) fn clear(mut self) {
         self.open = None;
         self.truncate(u64::MAX);
+        for first in std::mem::take(&mut self.spare) {
+            self.remove(&self.path(first));
+        }
     }
 
     fn remove(&self, path: &Path) {
