@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use frazil_store::{Faults, Operation, Options, Store};
+use hdrhistogram::Histogram;
 
 use super::prices::PerGib;
 use super::samples::Samples;
@@ -24,6 +25,10 @@ const LONE: f64 = 3.0;
 /// 50 MiB/s in records of 1 KiB, and half of it.
 const FULL: f64 = 51_200.0;
 const RECORD: usize = 1024;
+/// The rate at which latency is measured elsewhere.
+const LOW: f64 = 1000.0;
+/// How long a load lasts before it counts.
+pub(crate) const SETTLING: Duration = Duration::from_secs(3);
 const PARTITIONS: i32 = 12;
 
 /// Adds acknowledgements of a lone producer and under load, requests, bytes between zones, and what
@@ -48,7 +53,7 @@ pub(crate) fn measure(bench: &Bench, window: Duration, samples: &mut Samples) ->
     let level = [("retention.ms", "-1"), ("frazil.durability", "object")];
     workload::create_topics(broker.kafka, &[topic.to_owned()], PARTITIONS, &level)?;
     readable(broker.kafka, topic, PARTITIONS)?;
-    let load = |rate| Steady {
+    let load = |rate, duration| Steady {
         broker: broker.kafka,
         topic: topic.to_owned(),
         partitions: PARTITIONS,
@@ -56,22 +61,38 @@ pub(crate) fn measure(bench: &Bench, window: Duration, samples: &mut Samples) ->
         size: RECORD,
         rate,
         in_flight: 64,
-        duration: window,
+        duration,
     };
-    let milliseconds = |latency: &hdrhistogram::Histogram<u64>, quantile| {
-        latency.value_at_quantile(quantile) as f64 / 1e3
+    // A gateway that was idle has PUTs saved up, and has yet to see what comes: that is over before
+    // anything is counted.
+    let settled = |rate| -> Result<(Histogram<u64>, f64)> {
+        steady(&load(rate, SETTLING))?;
+        store.reset_counters();
+        let latency = steady(&load(rate, window))?.latency;
+        let puts = store.counters().of(Operation::Put) as f64;
+        let gib = latency.len() as f64 * RECORD as f64 / f64::from(1 << 30);
+        Ok((latency, puts / gib))
     };
-    let lone = steady(&load(LONE)).context("a lone producer")?.latency;
-    let half = steady(&load(FULL / 2.0)).context("half the load")?.latency;
-    store.reset_counters();
-    let full = steady(&load(FULL)).context("50 MiB/s")?;
-    let puts = store.counters().of(Operation::Put) as f64;
-    let gib = full.latency.len() as f64 * RECORD as f64 / f64::from(1 << 30);
+    let milliseconds =
+        |latency: &Histogram<u64>, quantile| latency.value_at_quantile(quantile) as f64 / 1e3;
+    let lone = steady(&load(LONE, window))
+        .context("a lone producer")?
+        .latency;
+    let low = Steady {
+        in_flight: 5,
+        ..load(LOW, window)
+    };
+    let low = steady(&low).context("1 000 records/s")?.latency;
+    let (half, half_puts) = settled(FULL / 2.0).context("half the load")?;
+    let (full, puts) = settled(FULL).context("50 MiB/s")?;
     for (metric, side, value) in [
         ("lone p50", Side::Object, milliseconds(&lone, 0.5)),
+        ("low p50", Side::Object, milliseconds(&low, 0.5)),
+        ("low p99", Side::Object, milliseconds(&low, 0.99)),
         ("half p99", Side::Object, milliseconds(&half, 0.99)),
-        ("full p99", Side::Object, milliseconds(&full.latency, 0.99)),
-        ("puts", Side::Object, puts / gib),
+        ("half puts", Side::Object, half_puts),
+        ("full p99", Side::Object, milliseconds(&full, 0.99)),
+        ("puts", Side::Object, puts),
         ("put p50", Side::Machine, PUT.0),
         ("put p99", Side::Machine, PUT.1),
     ] {

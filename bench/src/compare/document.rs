@@ -10,6 +10,8 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::rows::sections;
+#[cfg(test)]
+use super::samples::Sources;
 use super::samples::{Figures, Metric, Row, Samples, Spread};
 use super::systems::{Bench, Side};
 use crate::report;
@@ -106,6 +108,7 @@ struct Part {
     pass: &'static str,
     title: &'static str,
     rows: Vec<Figures>,
+    notes: Vec<String>,
 }
 
 /// Rows that differ in what stands beside are one, if none of it was measured; those of which nothing
@@ -122,11 +125,30 @@ fn figures(rows: &[Row], samples: &Samples) -> Vec<Figures> {
         .collect()
 }
 
+/// Where the bytes of rows about consuming came from.
+fn sources(rows: &[Row], samples: &Samples) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let rows = rows.iter().filter(|row| seen.insert(row.of));
+    rows.filter_map(|row| {
+        let sources = samples.sources(row.of)?;
+        Some(format!(
+            "{}, {}: {:.0} % from memory, {:.0} % from segments in the store, {:.0} % from tables",
+            row.title,
+            row.of.1.name(),
+            sources.memory() * 100.0,
+            sources.segments * 100.0,
+            sources.tables * 100.0,
+        ))
+    })
+    .collect()
+}
+
 fn parts(samples: &Samples) -> Vec<Part> {
     let part = |section: super::rows::Section| Part {
         pass: section.pass,
         title: section.title,
         rows: figures(&section.rows, samples),
+        notes: sources(&section.rows, samples),
     };
     let parts = sections().into_iter().map(part);
     parts.filter(|part| !part.rows.is_empty()).collect()
@@ -156,6 +178,12 @@ pub(crate) fn table(about: &About, samples: &Samples) -> String {
         );
         for row in part.rows {
             text.push_str(&line(&row));
+        }
+        if !part.notes.is_empty() {
+            text.push_str("\nWhere what was consumed came from:\n\n");
+        }
+        for note in part.notes {
+            let _ = writeln!(text, "- {note}.");
         }
     }
     text
@@ -220,6 +248,12 @@ mod tests {
         samples.add("first", Side::Local, 50.0);
         samples.add("first", Side::Kafka, 2000.0);
         samples.add("puts", Side::Object, 150.0);
+        samples.add("catch-up", Side::Local, 900.0);
+        let sources = Sources {
+            segments: 0.25,
+            tables: 0.0,
+        };
+        samples.add_sources("catch-up", Side::Local, sources);
         let text = table(&about, &samples);
         let lines: Vec<&str> = text.lines().collect();
         let at = |line: &str| lines.iter().position(|l| *l == line).unwrap();
@@ -232,9 +266,14 @@ mod tests {
         let cloud = at("### A store with S3's latency (`--only cloud`)");
         assert_eq!(
             lines[cloud + 4],
-            "| PUTs per GiB at 50 MiB/s |  | Frazil `object` | 150 (150–150) |  | | | \
+            "| PUTs per GiB at 50 MiB/s, after its first three seconds |  | Frazil `object` | 150 (150–150) \
+             |  | | | \
              ≤ 140: **missed** |"
         );
+        assert!(lines.contains(
+            &"- consume from offset 0, Frazil `local`: 75 % from memory, 25 % from segments in the store, \
+              0 % from tables."
+        ));
         assert!(!text.contains("--only tail"));
         assert!(text.contains("- Kafka: acknowledged from the page cache"));
         assert!(!text.contains("- Kafka `flush.messages=1`"));

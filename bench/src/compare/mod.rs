@@ -135,7 +135,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         },
         false => Times {
             flood: Duration::from_secs(4),
-            shape: Duration::from_secs(2),
+            shape: Duration::from_millis(1500),
             steady: Duration::from_secs(6),
             limit: Duration::from_secs(1),
             records: 500_000,

@@ -222,10 +222,9 @@ fn one(run: &mut Run<'_>, server: &Server, side: Side, store: &Store) -> Result<
     run.samples.add("nisshi cpu in", side, cpu / gib);
     let cpu = server.process().cpu()?;
     let records = flow.records.min(READ_MAX);
-    let rate = run.read(server, &topic, records, RECORD)?;
+    run.read("nisshi out", (server, side), &topic, (records, RECORD))?;
     let gib = records as f64 * RECORD as f64 / GIB;
     let cpu = (server.process().cpu()? - cpu).as_secs_f64();
-    run.samples.add("nisshi out", side, rate);
     run.samples.add("nisshi cpu out", side, cpu / gib);
     let topic = run.topic(server, side, PARTITIONS)?;
     let mut load = run.steady(server, &topic);

@@ -4,12 +4,13 @@
 //! so that its compiler does not count; where memory is measured it is new as well. Between passes
 //! everything is synced, so that nobody pays for another's dirty pages.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::samples::Samples;
+use super::samples::{Samples, Sources};
 use super::systems::{Bench, Server, Side, create};
 use super::{clients, cloud, groups, limits, load, nisshi, shapes, tables, topics};
 use crate::load::batch::Codec;
@@ -28,6 +29,10 @@ const CONNECTIONS: usize = 4;
 /// The default of Kafka's producer.
 const IN_FLIGHT: usize = 5;
 const GIB: f64 = (1u64 << 30) as f64;
+/// Records a second where latency is measured at a low rate.
+const RATE: f64 = 1000.0;
+/// Windows with and without a consumer beside.
+const TURNS: usize = 3;
 /// What a consumer reads at most in one pass.
 pub(crate) const READ_MAX: u64 = 1 << 20;
 
@@ -76,7 +81,8 @@ impl<'a> Run<'a> {
                 let topic = run.topic(&kafka, Side::Kafka, PARTITIONS)?;
                 let load = run.flood(&kafka, &topic, PARTITIONS);
                 let flow = flood(&load)?;
-                run.read(&kafka, &topic, flow.records.min(READ_MAX), RECORD)?;
+                let records = flow.records.min(READ_MAX);
+                Consumers::start(1, &run.consumer(&kafka, &topic, records)).join()?;
                 workload::delete_topic(kafka.address(), &topic)?;
             }
             run.kafka = Some(kafka);
@@ -108,6 +114,8 @@ impl<'a> Run<'a> {
         }
         self.each("tail", &unsynced, Self::tails)?;
         self.each("latency", &sides, Self::latency)?;
+        // A process of its own: of a directory's reserve of uploads each second of it uses a tenth.
+        self.each("latency", &unsynced, Self::backfill)?;
         if self.wants("load") {
             self.each("load", &unsynced, load::capacity)?;
             let least = load::least(self, &unsynced)?;
@@ -229,17 +237,35 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Reads so many records of this size from offset 0; answers MB/s.
+    /// Reads so many records of this size from offset 0, for a metric in MB/s.
     pub(crate) fn read(
-        &self,
-        server: &Server,
+        &mut self,
+        metric: &'static str,
+        (server, side): (&Server, Side),
         topic: &str,
-        records: u64,
-        size: usize,
-    ) -> Result<f64> {
+        (records, size): (u64, usize),
+    ) -> Result<()> {
+        let before = server.counters()?;
         let read = Consumers::start(1, &self.consumer(server, topic, records)).join()?;
         let read = read.first().context("one consumer")?;
-        Ok(read.records as f64 * size as f64 / 1e6 / read.seconds)
+        let bytes = read.records as f64 * size as f64;
+        self.samples.add(metric, side, bytes / 1e6 / read.seconds);
+        self.sources(metric, (server, side), before, bytes)
+    }
+
+    /// Notes where so many bytes came from that were consumed since.
+    fn sources(
+        &mut self,
+        metric: &'static str,
+        (server, side): (&Server, Side),
+        before: Option<BTreeMap<String, f64>>,
+        bytes: f64,
+    ) -> Result<()> {
+        if let (Some(before), Some(after)) = (before, server.counters()?) {
+            let sources = Sources::of(&before, &after, bytes);
+            self.samples.add_sources(metric, side, sources);
+        }
+        Ok(())
     }
 
     fn throughput(&mut self, server: &Server, side: Side) -> Result<()> {
@@ -260,8 +286,7 @@ impl<'a> Run<'a> {
         if side != Side::KafkaSynced {
             let records = flow.records.min(READ_MAX);
             let cpu = process.cpu()?;
-            let rate = self.read(server, &topic, records, RECORD)?;
-            self.samples.add("catch-up", side, rate);
+            self.read("catch-up", (server, side), &topic, (records, RECORD))?;
             let cpu = (process.cpu()? - cpu).as_secs_f64();
             let gib = records as f64 * RECORD as f64 / GIB;
             self.samples.add("cpu out", side, cpu / gib);
@@ -272,6 +297,7 @@ impl<'a> Run<'a> {
     fn tails(&mut self, server: &Server, side: Side) -> Result<()> {
         for (metric, produced, count) in [("tail", "tail in", 1), ("fan-out", "fan-out in", 4)] {
             let topic = self.topic(server, side, PARTITIONS)?;
+            let before = server.counters()?;
             let consumers = Consumers::start(count, &self.consumer(server, &topic, u64::MAX));
             let flow = flood(&self.flood(server, &topic, PARTITIONS))?;
             self.samples.add(produced, side, flow.rate(RECORD));
@@ -281,6 +307,12 @@ impl<'a> Run<'a> {
             let seconds = self.times.flood.as_secs_f64();
             let rate = records as f64 * RECORD as f64 / 1e6 / seconds;
             self.samples.add(metric, side, rate);
+            self.sources(
+                metric,
+                (server, side),
+                before,
+                records as f64 * RECORD as f64,
+            )?;
             workload::delete_topic(server.address(), &topic)?;
         }
         Ok(())
@@ -293,13 +325,13 @@ impl<'a> Run<'a> {
             partitions: PARTITIONS,
             acks: -1,
             size: RECORD,
-            rate: 1000.0,
+            rate: RATE,
             in_flight: IN_FLIGHT,
             duration: self.times.steady,
         }
     }
 
-    /// Latency of a lone producer, then beside a consumer that reads other data from its beginning.
+    /// Latency of a lone producer, and of a consumer at its heels.
     fn latency(&mut self, server: &Server, side: Side) -> Result<()> {
         let topic = self.topic(server, side, PARTITIONS)?;
         let load = self.steady(server, &topic);
@@ -326,39 +358,34 @@ impl<'a> Run<'a> {
             }
         }
         self.quantiles(("end to end p50", "end to end p99"), side, &latency);
-        workload::delete_topic(server.address(), &topic)?;
-        if side != Side::KafkaSynced {
-            self.backfill(server, side)?;
-        }
-        Ok(())
+        workload::delete_topic(server.address(), &topic)
     }
 
+    /// Latency of a producer beside a consumer that reads other data from its beginning, and without one, in turns:
+    /// the p99 of a single window says more of the disk's mood than of the consumer.
     fn backfill(&mut self, server: &Server, side: Side) -> Result<()> {
         let old = self.topic(server, side, PARTITIONS)?;
-        let flow = flood(&self.flood(server, &old, PARTITIONS))?;
+        let flow = flood(&Flood {
+            // More than is kept in memory, and twice what is read.
+            bytes: READ_MAX / 2 * RECORD as u64,
+            ..self.flood(server, &old, PARTITIONS)
+        })?;
         rustix::fs::sync();
         let topic = self.topic(server, side, PARTITIONS)?;
         let consumer = self.consumer(server, &old, flow.records.min(READ_MAX / 4));
-        let done = AtomicBool::new(false);
-        let acks: Acks = std::thread::scope(|scope| {
-            let backfill = scope.spawn(|| -> Result<()> {
-                while !done.load(Ordering::Relaxed) {
-                    let consumers = Consumers::start(1, &consumer);
-                    while !done.load(Ordering::Relaxed) && consumers.run() {
-                        std::thread::park_timeout(Duration::from_millis(10));
-                    }
-                    consumers.stop();
-                    consumers.join()?;
-                }
-                Ok(())
-            });
-            let acks = steady(&self.steady(server, &topic));
-            done.store(true, Ordering::Relaxed);
-            let ended = backfill.join();
-            ensure!(matches!(ended, Ok(Ok(()))), "the consumer failed");
-            acks
-        })?;
-        self.quantiles(("backfill p50", "backfill p99"), side, &acks.latency);
+        let load = Steady {
+            duration: self.times.steady / 4,
+            ..self.steady(server, &topic)
+        };
+        let (mut alone, mut beside) = (histogram()?, histogram()?);
+        for _ in 0..TURNS {
+            alone.add(&steady(&load)?.latency)?;
+            beside.add(&steady_beside(&load, &consumer)?.latency)?;
+        }
+        for (metric, latency) in [("alone p99", alone), ("backfill p99", beside)] {
+            let p99 = latency.value_at_quantile(0.99) as f64 / 1e3;
+            self.samples.add(metric, side, p99);
+        }
         workload::delete_topic(server.address(), &old)?;
         workload::delete_topic(server.address(), &topic)
     }
@@ -422,6 +449,8 @@ impl<'a> Run<'a> {
         let frame = (RECORD + 10) * RECORDS * PARTITIONS as usize;
         let dir = &self.bench.dir;
         let (p50, p99) = limits::two_syncs(dir, window)?;
+        let (_, paced) = limits::paced_syncs(dir, RATE, self.times.steady / 2, false)?;
+        let (_, beside) = limits::paced_syncs(dir, RATE, self.times.steady / 2, true)?;
         for (metric, value) in [
             ("loopback echo", limits::loopback(frame, true, window)?),
             ("loopback", limits::loopback(frame, false, window)?),
@@ -431,6 +460,10 @@ impl<'a> Run<'a> {
             ),
             ("two syncs p50", p50),
             ("two syncs p99", p99),
+            ("paced syncs p99", paced),
+            ("paced syncs beside p99", beside),
+            ("direct write", limits::direct_write(dir, 2, window)?),
+            ("files", limits::files(dir, 4, window)?),
             ("crc-32c", limits::checksum(window)),
             ("memcpy", limits::copy(window)),
         ] {
@@ -439,4 +472,27 @@ impl<'a> Run<'a> {
         rustix::fs::sync();
         Ok(())
     }
+}
+
+/// A producer beside a consumer that reads the same again and again.
+fn steady_beside(load: &Steady, consumer: &Consumer) -> Result<Acks> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let backfill = scope.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                let consumers = Consumers::start(1, consumer);
+                while !done.load(Ordering::Relaxed) && consumers.run() {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+                consumers.stop();
+                consumers.join()?;
+            }
+            Ok(())
+        });
+        let acks = steady(load);
+        done.store(true, Ordering::Relaxed);
+        let ended = backfill.join();
+        ensure!(matches!(ended, Ok(Ok(()))), "the consumer failed");
+        acks
+    })
 }

@@ -211,6 +211,18 @@ fn latency() -> Vec<Vec<Row>> {
             Some(("two syncs p50", Machine)),
             AtMost(3.0),
         )],
+        [
+            (
+                "ack p99 at 1 000 records/s, and of two syncs at that rate, p99",
+                "paced syncs p99",
+            ),
+            (
+                "ack p99 at 1 000 records/s, and of two syncs at that rate beside files made and synced, p99",
+                "paced syncs beside p99",
+            ),
+        ]
+        .map(|(title, by)| row(title, "ms", ("ack p99", Local), Some((by, Machine)), Seen))
+        .to_vec(),
         sides(
             "end to end p50 at 1 000 records/s",
             "ms",
@@ -224,9 +236,9 @@ fn latency() -> Vec<Vec<Row>> {
             &[(Local, Kafka, Seen), (Local, KafkaSynced, Seen)],
         ),
         against_itself(
-            "ack p99 beside a consumer from offset 0, and without",
+            "ack p99 beside a consumer from offset 0, and without, in turns",
             "ms",
-            ("backfill p99", "ack p99"),
+            ("backfill p99", "alone p99"),
             &[(Local, AtMost(1.5)), (Object, AtMost(1.5)), (Kafka, Seen)],
         ),
     ]
@@ -413,6 +425,16 @@ fn limits() -> Vec<Vec<Row>> {
             "sequential write",
             Seen,
         ),
+        beside(
+            "produce, and two sequential writes past the page cache",
+            "direct write",
+            Seen,
+        ),
+        beside(
+            "produce, and files of 1 MiB made and synced, four at a time",
+            "files",
+            Seen,
+        ),
         beside("produce, and CRC-32C of one core", "crc-32c", Seen),
         beside("produce, and memcpy of one core", "memcpy", Seen),
     ]]
@@ -445,16 +467,29 @@ fn cloud() -> Vec<Vec<Row>> {
                 "put p99",
                 Seen,
             ),
+            beside(
+                "ack p50 at 1 000 records/s, five requests on the way, and a PUT's p50",
+                "low p50",
+                "put p50",
+                Seen,
+            ),
+            beside(
+                "ack p99 at 1 000 records/s, five requests on the way, and a PUT's p99",
+                "low p99",
+                "put p99",
+                Seen,
+            ),
         ],
         vec![
             figure(
-                "PUTs per GiB at 50 MiB/s",
+                "PUTs per GiB at 50 MiB/s, after its first three seconds",
                 "",
                 "puts",
                 Object,
                 AtMost(140.0),
             ),
             figure("the same of a fleet", "", "fleet puts", Object, Seen),
+            figure("PUTs per GiB at 25 MiB/s", "", "half puts", Object, Seen),
             figure(
                 "GETs per GiB, a consumer at the tail of another gateway",
                 "",

@@ -8,7 +8,10 @@ use super::systems::Side;
 
 /// All samples of one run, in the order of its rounds.
 #[derive(Default)]
-pub(crate) struct Samples(BTreeMap<(&'static str, Side), Vec<f64>>);
+pub(crate) struct Samples {
+    values: BTreeMap<Metric, Vec<f64>>,
+    sources: BTreeMap<Metric, Vec<Sources>>,
+}
 
 /// Median, least and most.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -32,23 +35,76 @@ impl Spread {
     }
 }
 
+/// Which shares of what was consumed a broker of Frazil read from its store; it had the others in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sources {
+    pub segments: f64,
+    pub tables: f64,
+}
+
+impl Sources {
+    /// What the broker's own counters tell of so many bytes.
+    pub(crate) fn of(
+        before: &BTreeMap<String, f64>,
+        after: &BTreeMap<String, f64>,
+        consumed: f64,
+    ) -> Self {
+        let counted = |name: &str| {
+            let of = |counters: &BTreeMap<String, f64>| counters.get(name).copied();
+            of(after).unwrap_or_default() - of(before).unwrap_or_default()
+        };
+        let of_tables = counted("frazil_cache_cold_get_bytes_total");
+        let segments = counted("frazil_cache_get_bytes_total") - of_tables;
+        Self {
+            segments: (segments / consumed).min(1.0),
+            tables: (counted("frazil_cache_cold_decoded_bytes_total") / consumed).min(1.0),
+        }
+    }
+
+    /// What is neither.
+    pub(crate) fn memory(self) -> f64 {
+        (1.0 - self.segments - self.tables).max(0.0)
+    }
+}
+
 impl Samples {
     pub(crate) fn add(&mut self, metric: &'static str, side: Side, value: f64) {
-        self.0.entry((metric, side)).or_default().push(value);
+        self.values.entry((metric, side)).or_default().push(value);
     }
 
     pub(crate) fn of(&self, metric: &'static str, side: Side) -> &[f64] {
-        self.0.get(&(metric, side)).map_or(&[], Vec::as_slice)
+        self.values.get(&(metric, side)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Notes where bytes came from that were consumed for this metric.
+    pub(crate) fn add_sources(&mut self, metric: &'static str, side: Side, sources: Sources) {
+        self.sources
+            .entry((metric, side))
+            .or_default()
+            .push(sources);
+    }
+
+    /// Where they came from, at the median of the rounds.
+    pub(crate) fn sources(&self, metric: Metric) -> Option<Sources> {
+        let all = self.sources.get(&metric)?;
+        let median = |of: fn(&Sources) -> f64| {
+            let values: Vec<f64> = all.iter().map(of).collect();
+            Some(Spread::of(&values)?.median)
+        };
+        Some(Sources {
+            segments: median(|sources| sources.segments)?,
+            tables: median(|sources| sources.tables)?,
+        })
     }
 
     /// Whether anything was measured of a side.
     pub(crate) fn has(&self, side: Side) -> bool {
-        self.0.keys().any(|(_, measured)| *measured == side)
+        self.values.keys().any(|(_, measured)| *measured == side)
     }
 
     /// Every sample, for whoever wants to calculate by himself.
     pub(crate) fn raw(&self) -> Vec<Raw<'_>> {
-        self.0
+        self.values
             .iter()
             .map(|((metric, side), values)| Raw {
                 metric,
@@ -190,6 +246,29 @@ mod tests {
         assert_eq!(figures.met, Some(false));
         assert_eq!(figures.aim.as_deref(), Some("≤ 139"));
         assert!(row(None, Aim::Seen).figures(&Samples::default()).is_none());
+    }
+
+    #[test]
+    fn what_is_not_read_from_the_store_was_in_memory() {
+        let counters = |segments: f64, objects: f64, decoded: f64| {
+            BTreeMap::from([
+                (
+                    "frazil_cache_get_bytes_total".to_owned(),
+                    segments + objects,
+                ),
+                ("frazil_cache_cold_get_bytes_total".to_owned(), objects),
+                ("frazil_cache_cold_decoded_bytes_total".to_owned(), decoded),
+            ])
+        };
+        let (before, after) = (counters(5.0, 1.0, 2.0), counters(25.0, 11.0, 52.0));
+        let sources = Sources::of(&before, &after, 100.0);
+        assert_eq!((sources.segments, sources.tables), (0.2, 0.5));
+        assert!((sources.memory() - 0.3).abs() < 1e-9);
+        let twice = Sources::of(&before, &after, 10.0);
+        assert_eq!(
+            (twice.segments, twice.tables, twice.memory()),
+            (1.0, 1.0, 0.0)
+        );
     }
 
     #[test]

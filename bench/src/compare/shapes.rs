@@ -117,8 +117,7 @@ pub(crate) fn measure(run: &mut Run<'_>, server: &Server, side: Side) -> Result<
         })?;
         run.samples.add(shape.produce, side, flow.rate(shape.size));
         if let Some(metric) = shape.consume {
-            let rate = run.read(server, &topic, flow.records, shape.size)?;
-            run.samples.add(metric, side, rate);
+            run.read(metric, (server, side), &topic, (flow.records, shape.size))?;
         }
         workload::delete_topic(server.address(), &topic)?;
         rustix::fs::sync();

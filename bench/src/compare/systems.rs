@@ -1,5 +1,6 @@
 //! What is compared: a broker, and what its topics are told about durability.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -217,6 +218,14 @@ impl Server {
             Self::Frazil(broker, _) => broker.process(),
             Self::Kafka(kafka, _) => kafka.process(),
             Self::Nisshi(nisshi) => nisshi.process(),
+        }
+    }
+
+    /// What it counts itself, if it is one of Frazil.
+    pub(crate) fn counters(&self) -> Result<Option<BTreeMap<String, f64>>> {
+        match self {
+            Self::Frazil(broker, _) => broker.metrics().map(Some),
+            Self::Kafka(..) | Self::Nisshi(_) => Ok(None),
         }
     }
 

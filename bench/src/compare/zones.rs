@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result};
 use frazil_proxy::{Proxy, Way};
 use frazil_store::{Counters, Operation};
 
+use super::cloud::SETTLING;
 use super::prices::PerGib;
 use super::systems::Bench;
 use crate::faults::fleet::{Fleet, GATEWAY, Plan};
@@ -101,8 +102,7 @@ pub(crate) fn measure(
         arrivals: false,
     };
     let consumers = Consumers::start(1, &consumer);
-    let (before, crossed) = (fleet.store.counters(), between_nodes(&fleet));
-    let acks = steady(&Steady {
+    let load = Steady {
         broker: here,
         topic: topic.to_owned(),
         partitions,
@@ -110,7 +110,13 @@ pub(crate) fn measure(
         size,
         rate,
         in_flight: 64,
+        duration: SETTLING,
+    };
+    steady(&load).context("a fleet")?;
+    let (before, crossed) = (fleet.store.counters(), between_nodes(&fleet));
+    let acks = steady(&Steady {
         duration: window,
+        ..load
     })
     .context("a fleet")?;
     let (after, crossed) = (
