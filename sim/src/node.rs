@@ -129,6 +129,8 @@ pub struct Shared {
     pub snapshot_entries: u64,
     /// Whether gateways have a write-ahead log.
     pub wal: bool,
+    /// How many bytes go past that log; the store is a directory on its disk then.
+    pub past_log_bytes: Option<usize>,
     /// What is known of the objects of tables.
     pub needed: Needed,
     /// How compactors convert topics, if they do.
@@ -326,7 +328,7 @@ async fn gateway(host: &Host, shared: &Shared, ids: Arc<SeededIds>, id: i32) -> 
         ids: ids.clone(),
         metrics: frazil_cache::Metrics::default(),
     };
-    let (cache, service) = match Cache::start(cache_config(shared.wal), parts).await {
+    let (cache, service) = match Cache::start(cache_config(shared), parts).await {
         Ok(started) => started,
         // To be started again when the quorum answers, or under a registration of its own.
         Err(error @ (frazil_cache::Error::Metadata(_) | frazil_cache::Error::Fenced(_))) => {
@@ -419,8 +421,10 @@ async fn keep_registered(client: Arc<Client>, stop: CancellationToken) -> Result
     }
 }
 
-fn cache_config(wal: bool) -> frazil_cache::Config {
+fn cache_config(shared: &Shared) -> frazil_cache::Config {
     frazil_cache::Config {
+        local_store: shared.past_log_bytes.is_some(),
+        past_log_bytes: shared.past_log_bytes,
         buffer_bytes: 1 << 20,
         segment_bytes: 16 << 10,
         put_budget: Some(PutBudget {
@@ -430,7 +434,7 @@ fn cache_config(wal: bool) -> frazil_cache::Config {
         linger: Duration::from_millis(300),
         uploads_max: 3,
         append_timeout: Duration::from_secs(10),
-        wal: wal.then(|| WalConfig {
+        wal: shared.wal.then(|| WalConfig {
             bytes: 1 << 20,
             file_bytes: 64 << 10,
             ..WalConfig::new(PathBuf::from("/gateway/wal"))

@@ -74,7 +74,8 @@ pub fn run(options: &Options) -> Verdict {
         compactors: 1 + usize::from(rng.chance(70)),
         wipes: rng.chance(50),
     };
-    let (mut cluster, shared) = build(options, fleet, &mut rng);
+    let disk = disk(options.seed, fleet);
+    let (mut cluster, shared) = build(options, fleet, disk, &mut rng);
     let crowd_of = people(&mut cluster, &shared, &mut rng);
     let faults = plan(&mut rng, fleet, options.faults_ms);
     let mut ended = cluster.story(&shared, &crowd_of, faults, options.faults_ms);
@@ -89,7 +90,22 @@ pub fn run(options: &Options) -> Verdict {
     verdict
 }
 
-fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Arc<Shared>) {
+/// How many bytes pass the write-ahead log, if the store is a directory on its disk.
+fn disk(seed: u64, fleet: Fleet) -> Option<usize> {
+    // Of its own, so that all other seeds are what they were before there were any of this kind.
+    let mut rng = Rng::new(seed ^ 0xd15c);
+    let least = [1, 200, 400, 1000][rng.below(4) as usize];
+    // Logs that are lost lose nothing if all batches go past them.
+    let least = if fleet.wipes { 1 } else { least };
+    rng.chance(50).then_some(least)
+}
+
+fn build<'a>(
+    options: &Options,
+    fleet: Fleet,
+    past_log_bytes: Option<usize>,
+    rng: &mut Rng,
+) -> (Cluster<'a>, Arc<Shared>) {
     let mut sim = Builder::new()
         .rng_seed(rng.next())
         .epoch(SystemTime::UNIX_EPOCH)
@@ -113,6 +129,9 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
     let hosts: Vec<_> = hosts.into_iter().map(Arc::new).collect();
     let store = World::new(rng.next());
     store.set(calm());
+    if past_log_bytes.is_some() {
+        store.in_place();
+    }
     let shared = Arc::new(Shared {
         store: store.clone(),
         voters: (1..=fleet.voters as u64)
@@ -120,7 +139,8 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
             .collect(),
         images: Mutex::default(),
         snapshot_entries: [30, 100, 1000][rng.below(3) as usize],
-        wal: rng.chance(75),
+        wal: rng.chance(75) || past_log_bytes.is_some(),
+        past_log_bytes,
         needed: judge::Needed::default(),
         freezing: rng.chance(85).then(|| freezing(rng)),
     });
@@ -133,7 +153,10 @@ fn build<'a>(options: &Options, fleet: Fleet, rng: &mut Rng) -> (Cluster<'a>, Ar
     }
     let mut names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
     names.push("clients".to_owned());
-    trace::note(format_args!("seed {} {fleet:?}", options.seed));
+    trace::note(format_args!(
+        "seed {} {fleet:?} past the log: {past_log_bytes:?}",
+        options.seed
+    ));
     let cluster = Cluster {
         sim,
         down: vec![false; hosts.len()],
@@ -191,7 +214,9 @@ fn people(cluster: &mut Cluster<'_>, shared: &Shared, rng: &mut Rng) -> Crowd {
     };
     let mut topics = vec!["object".to_owned()];
     let mut kinds = vec![kind("object")];
-    if !fleet.wipes {
+    // What is nowhere but in a log is lost with its disk.
+    let may_be_local = !fleet.wipes || shared.past_log_bytes.is_some();
+    if may_be_local {
         topics.push("local".to_owned());
         kinds.push(kind("local"));
     }
@@ -218,7 +243,7 @@ fn people(cluster: &mut Cluster<'_>, shared: &Shared, rng: &mut Rng) -> Crowd {
         Work::Committer(Group(0)),
         Work::Deleter,
     ];
-    if !fleet.wipes {
+    if may_be_local {
         roles.push(Work::Plain(1));
     }
     let all: Vec<_> = (0..topics.len() as u32).flat_map(partitions).collect();
@@ -357,6 +382,7 @@ impl Cluster<'_> {
         self.sim.crash(name);
         self.down[index] = true;
         self.hosts[index].disk.lock().crash(self.rng.next());
+        self.store.crash(&self.names[index]);
     }
 
     fn inflict(&mut self, fault: &Fault) {

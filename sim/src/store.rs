@@ -3,14 +3,20 @@
 //! It is one thing outside of all hosts: a request that has reached it is done, whatever becomes of
 //! the host. A PUT may be done although its answer is an error, or done later, when whoever asked
 //! has given up, has tried again, or is gone.
+//!
+//! Or it is a directory on the disk of the gateways' logs ([`World::in_place`]): a segment grows under its
+//! name, and counts when it has been synced. A host that goes down before leaves a part of it; of what
+//! is written, and whose sync failed, everything can be read and nothing is kept: when the host that wrote
+//! it goes down, all, a part or nothing is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use frazil_core::SegmentId;
 use frazil_history::Rng;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -18,8 +24,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result,
+    ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions,
+    PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
 
@@ -62,10 +68,16 @@ struct State {
     cut_off: BTreeSet<String>,
     late: Vec<(u64, Path, PutPayload, PutOptions)>,
     broken: Vec<String>,
+    /// Whether it is a directory.
+    in_place: bool,
+    /// Segments that are not durable, and whose host wrote them.
+    unsynced: BTreeMap<Path, String>,
 }
 
 /// How often a request that gets no answer looks whether it does now.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long a disk is busy that is.
+const STALL: Duration = Duration::from_millis(400);
 
 impl World {
     /// An empty one.
@@ -78,9 +90,60 @@ impl World {
                 cut_off: BTreeSet::new(),
                 late: Vec::new(),
                 broken: Vec::new(),
+                in_place: false,
+                unsynced: BTreeMap::new(),
             }),
             watch: Mutex::new(None),
         }))
+    }
+
+    /// It is a directory from now on.
+    pub fn in_place(&self) {
+        self.0.state.lock().in_place = true;
+    }
+
+    /// A host has gone down, and with it what it had not synced.
+    pub fn crash(&self, host: &str) {
+        let mut lost = Vec::new();
+        {
+            let mut state = self.0.state.lock();
+            let unsynced = std::mem::take(&mut state.unsynced);
+            for (path, by) in unsynced {
+                if by == host {
+                    lost.push((path, state.rng.below(4)));
+                } else {
+                    state.unsynced.insert(path, by);
+                }
+            }
+        }
+        for (path, left) in lost {
+            let Some(bytes) = self.object(&path) else {
+                continue;
+            };
+            // Its length may have come to the disk, and its bytes not.
+            let bytes = match left {
+                0 => None,
+                1 => Some(bytes.slice(..bytes.len() / 2)),
+                2 => Some(vec![0; bytes.len()].into()),
+                _ => Some(bytes),
+            };
+            trace::note(format_args!(
+                "store {path} is left with {:?} bytes",
+                bytes.as_ref().map(Bytes::len)
+            ));
+            match bytes {
+                Some(bytes) => self.write(&path, bytes),
+                None => {
+                    let gone = self.0.objects.delete(&path).now_or_never();
+                    gone.expect("memory does not wait").expect("memory deletes");
+                }
+            }
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: Bytes) {
+        let put = self.0.objects.put(path, bytes.into()).now_or_never();
+        put.expect("memory does not wait").expect("memory puts");
     }
 
     /// How it behaves from now on.
@@ -205,6 +268,43 @@ impl SimStore {
     }
 }
 
+impl SimStore {
+    /// Writes a segment under its name, a part before the rest.
+    async fn grow(&self, path: &Path, payload: PutPayload) -> Result<PutResult> {
+        let whole = Bytes::from(payload);
+        let (part, fails) = {
+            let mut state = self.inner().state.lock();
+            let throttled = state.weather.throttled;
+            let part = state.rng.below(whole.len() as u64 + 1) as usize;
+            (part, throttled > 0 && state.rng.chance(throttled))
+        };
+        let objects = &self.inner().objects;
+        let create = PutOptions::from(PutMode::Create);
+        let part = PutPayload::from(whole.slice(..part));
+        let created = objects.put_opts(path, part, create).await?;
+        {
+            let mut state = self.inner().state.lock();
+            state.unsynced.insert(path.clone(), self.host.clone());
+        }
+        trace::note(format_args!("store put {path} has begun"));
+        tokio::time::sleep(self.latency()).await;
+        if self.chance(10) {
+            // The disk has much else to do; a host may go down meanwhile.
+            tokio::time::sleep(STALL).await;
+        }
+        if fails {
+            self.inner().state.lock().unsynced.remove(path);
+            objects.delete(path).await?;
+            trace::note(format_args!("store put {path} failed"));
+            return Err(failed(path, "no space left on device"));
+        }
+        self.world.write(path, whole);
+        // The sync.
+        tokio::time::sleep(self.latency()).await;
+        Ok(created)
+    }
+}
+
 fn failed(path: &Path, what: &str) -> Error {
     Error::Generic {
         store: "simulated",
@@ -241,9 +341,23 @@ impl ObjectStore for SimStore {
             return Err(failed(path, "500 internal error"));
         }
         let bytes = payload.content_length();
-        let result = self.inner().objects.put_opts(path, payload, options).await;
+        let segment = SegmentId::from_object_key(path.as_ref()).is_some();
+        let in_place = segment && self.inner().state.lock().in_place;
+        let result = match options.mode {
+            PutMode::Create if in_place => self.grow(path, payload).await,
+            _ => self.inner().objects.put_opts(path, payload, options).await,
+        };
         let lost = self.chance(weather.unanswered);
         let is_new = result.is_ok();
+        if in_place && is_new {
+            let mut state = self.inner().state.lock();
+            // The file was written anew, but not its directory if the answer is an error.
+            if lost {
+                state.unsynced.insert(path.clone(), self.host.clone());
+            } else {
+                state.unsynced.remove(path);
+            }
+        }
         trace::note(format_args!(
             "store put {path} {bytes} new={is_new} lost={lost}"
         ));
