@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -35,6 +35,9 @@ pub(crate) struct Directory {
     configured: BTreeMap<u64, String>,
     known: RwLock<Known>,
     changed: Notify,
+    /// Who is to be followed next.
+    preferred: Mutex<Option<u64>>,
+    preferring: Notify,
 }
 
 struct Known {
@@ -55,6 +58,8 @@ impl Directory {
                 peers: Arc::default(),
             }),
             changed: Notify::new(),
+            preferred: Mutex::new(None),
+            preferring: Notify::new(),
         };
         directory.replace(None, &BTreeMap::new());
         directory
@@ -110,6 +115,29 @@ impl Directory {
     /// Has the members asked for soon.
     pub(crate) fn look_again(&self) {
         self.changed.notify_one();
+    }
+
+    /// Notes that a voter has what whom this node follows does not tell.
+    pub(crate) fn prefer(&self, voter: u64) {
+        *self.preferred.lock() = Some(voter);
+        self.preferring.notify_one();
+    }
+
+    /// The voter to follow next, if there is a reason. It is one once.
+    pub(crate) fn preferred(&self) -> Option<u64> {
+        self.preferred.lock().take()
+    }
+
+    /// Waits until another voter than this one is to be followed.
+    pub(crate) async fn another_is_preferred(&self, than: u64) {
+        loop {
+            self.preferring.notified().await;
+            let mut preferred = self.preferred.lock();
+            *preferred = preferred.filter(|voter| *voter != than);
+            if preferred.is_some() {
+                return;
+            }
+        }
     }
 
     /// Asks one voter after the other for the members, for ever.

@@ -163,12 +163,18 @@ async fn follow_for_ever(directory: Arc<Directory>, first: u64, image: Arc<Image
     let mut backoff = BACKOFF_MIN;
     for turn in (0..).map(|turn: u64| first.wrapping_add(turn)) {
         let voters = directory.peers();
-        let Some(peer) = voters.values().nth(turn as usize % voters.len().max(1)) else {
+        let preferred = directory.preferred().and_then(|voter| voters.get(&voter));
+        let in_turn = || voters.values().nth(turn as usize % voters.len().max(1));
+        let Some(peer) = preferred.or_else(in_turn) else {
             unreachable!("an observer was given voters, and keeps them");
         };
         let before = image.applied();
         let (voter, address) = (peer.id(), peer.address());
-        match follow(voter, address, &image, &directory).await {
+        let followed = tokio::select! {
+            followed = follow(voter, address, &image, &directory) => followed,
+            () = directory.another_is_preferred(voter) => Ok(()),
+        };
+        match followed {
             Ok(()) => {}
             Err(FollowError::Unknown(reason)) => return reason,
             Err(error) => tracing::debug!(voter, %error, "following a metadata voter ended"),

@@ -14,6 +14,8 @@
 
 mod client;
 mod entropy;
+#[cfg(test)]
+mod far;
 mod fleet;
 mod frozen;
 mod judge;

@@ -41,7 +41,7 @@ impl Barrier {
             let (waiter, index) = oneshot::channel();
             self.waiters.send(waiter).await.map_err(|_| late())?;
             let index = index.await.map_err(|_| late())??;
-            link.image.wait_applied(index).await;
+            link.arrived(index).await;
             Ok(())
         };
         tokio::time::timeout_at(deadline, passing)

@@ -22,6 +22,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,6 +59,8 @@ const PRODUCER_IDS: u32 = 100;
 pub const FIRST_GIVEN_ID: BrokerId = BrokerId(1001);
 /// Ranges of offsets that one command gives up; far fewer bytes than a command may have.
 const GIVEN_UP_AT_ONCE: usize = 100_000;
+/// After so long an entry that has been applied elsewhere should be here.
+const LATE: Duration = Duration::from_millis(500);
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
 
@@ -480,7 +483,7 @@ impl Link {
         let outcome = outcome
             .outcome()
             .map_err(|error| PortError::Indeterminate(error.to_string()))?;
-        tokio::time::timeout_at(deadline, self.image.wait_applied(index))
+        tokio::time::timeout_at(deadline, self.arrived(index))
             .await
             .map_err(|_| {
                 PortError::Indeterminate(format!("done, but entry {index} has not arrived here"))
@@ -492,6 +495,19 @@ impl Link {
             )),
             other => Ok(other),
         }
+    }
+
+    /// Waits until the local image has applied an entry that the leader has. If that takes long, the
+    /// leader is followed from then on, instead of a voter that is behind itself or far away.
+    async fn arrived(&self, index: u64) {
+        let mut arriving = pin!(self.image.wait_applied(index));
+        if tokio::time::timeout(LATE, &mut arriving).await.is_ok() {
+            return;
+        }
+        if let Way::Leader(leader) = self.route.way(None, Instant::now()) {
+            self.directory.prefer(leader);
+        }
+        arriving.await;
     }
 
     /// The leader's read index.
