@@ -133,11 +133,12 @@ impl Pipeline {
         policy: Policy,
         wal_limit: Option<u64>,
     ) -> Self {
+        let first = Segment::new(0, policy.may_pass_the_log());
         Self {
             broker,
             epoch,
             policy,
-            segments: VecDeque::from([Segment::new(0)]),
+            segments: VecDeque::from([first]),
             groups: VecDeque::new(),
             in_flight: None,
             next_number: 0,
@@ -165,8 +166,7 @@ impl Pipeline {
         durability: Durability,
         now: Duration,
     ) -> Result<(), AppendError> {
-        let open = self.open();
-        let overtakes = open.objects.contains(&partition);
+        let overtakes = self.open().has_object(&partition);
         let local = durability == Durability::Local
             && self.wal.usable
             && match self.policy.may_pass_the_log() {
@@ -471,7 +471,7 @@ impl Pipeline {
         self.close_forming(now);
         let open = self.segments.back_mut().expect("there is an open segment");
         open.stage = Stage::Uploading;
-        open.objects = HashSet::new();
+        open.objects = None;
         open.number = self.next_number;
         self.next_number += 1;
         self.effects.push(Effect::Upload {
@@ -479,7 +479,7 @@ impl Pipeline {
             id: SegmentId::new(self.epoch, open.number),
             batches: open.batches(),
         });
-        let next = Segment::new(open.seal + 1);
+        let next = Segment::new(open.seal + 1, self.policy.may_pass_the_log());
         self.segments.push_back(next);
     }
 
@@ -711,8 +711,9 @@ fn raise_to_object(
         slot.place = Place::Object;
         slot.held = false;
         wal.held -= u64::from(slot.info.length);
-        *awaiting.entry(slot.partition).or_default() += 1;
-        segment.objects.insert(slot.partition);
+        let partition = slot.partition;
+        *awaiting.entry(partition).or_default() += 1;
+        segment.note_object(partition);
         segment.awaited_since.get_or_insert(now);
     }
 }

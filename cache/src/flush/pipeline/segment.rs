@@ -64,8 +64,8 @@ pub(super) struct Segment {
     pub(super) forming: Vec<usize>,
     /// Their bytes.
     pub(super) forming_bytes: usize,
-    /// While it is open, the partitions of its object batches.
-    pub(super) objects: HashSet<TopicPartition>,
+    /// While it is open, the partitions of its object batches; `None`: nobody asks for them.
+    pub(super) objects: Option<HashSet<TopicPartition>>,
     /// Groups of it that are not settled.
     pub(super) groups: usize,
 }
@@ -90,7 +90,8 @@ pub(super) enum GroupStage {
 pub(super) type SlotRef = (u64, usize);
 
 impl Segment {
-    pub(super) fn new(seal: u64) -> Self {
+    /// `notes`: whether it notes the partitions of its object batches.
+    pub(super) fn new(seal: u64, notes: bool) -> Self {
         Self {
             seal,
             number: 0,
@@ -103,7 +104,7 @@ impl Segment {
             wal_start: None,
             forming: Vec::new(),
             forming_bytes: 0,
-            objects: HashSet::new(),
+            objects: notes.then(HashSet::new),
             groups: 0,
         }
     }
@@ -128,12 +129,23 @@ impl Segment {
                 self.forming.push(self.slots.len());
                 self.forming_bytes += slot.info.length as usize;
             }
-            Place::Object => {
-                self.objects.insert(slot.partition);
-            }
+            Place::Object => self.note_object(slot.partition),
             Place::At(_) | Place::Nowhere => {}
         }
         self.slots.push(slot);
+    }
+
+    pub(super) fn note_object(&mut self, partition: TopicPartition) {
+        if let Some(objects) = &mut self.objects {
+            objects.insert(partition);
+        }
+    }
+
+    /// Whether it has an object batch of a partition, if it is open and notes that.
+    pub(super) fn has_object(&self, partition: &TopicPartition) -> bool {
+        self.objects
+            .as_ref()
+            .is_some_and(|objects| objects.contains(partition))
     }
 
     /// Takes those of the local batches that are not in a group yet for which `wanted` holds.
