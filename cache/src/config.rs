@@ -23,7 +23,7 @@ pub struct Config {
     /// write-ahead log was busy go into the store alone, which is the stronger promise. Only for a store
     /// on the log's disk, which is as fast as the log and fails with it. `None`: all go into the log.
     pub past_log_bytes: Option<usize>,
-    /// How many PUTs may be spent, beside those that carry a third of a segment or more. `None`: they cost nothing
+    /// How many PUTs may be spent, beside those that carry half a segment or more. `None`: they cost nothing
     /// (a local store).
     pub put_budget: Option<PutBudget>,
     /// How long an open segment gathers batches, even when a PUT could be spent at once.

@@ -182,7 +182,7 @@ keys! {
         flush_segment_bytes: u64 as Bytes = "flush.segment.bytes", "8MiB",
             "A segment that has gathered this much is uploaded; what comes with the last of it goes with it, up to twice as much.";
         flush_put_budget: PutBudget as PutBudget = "flush.put.budget", "auto",
-            "Uploads per second that gathering aims at, beside those which a third of flush.segment.bytes or more has earned: a number, unlimited, or auto (6 for a cloud store; 20 for file:, after a reserve of 10 000; unlimited for memory:).";
+            "Uploads per second that gathering aims at, beside those which half of flush.segment.bytes or more have earned: a number, unlimited, or auto (6 for a cloud store; 20 for file:, after a reserve of 10 000; unlimited for memory:).";
         flush_uploads: u32 as u32 = "flush.uploads", "6",
             "How many segments are uploaded at the same time.";
     }

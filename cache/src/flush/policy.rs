@@ -4,10 +4,10 @@
 //! has gathered for a few milliseconds, and at once if nothing is being uploaded and PUTs are plenty; when it
 //! has none, batches gather until there is one; a full segment is sealed in any case. So a lone
 //! producer sees the store's latency instead of a timer, and the bill stays bounded by the budget plus one
-//! PUT per third of a segment. On the write-ahead log's disk, where a PUT costs a file, what is large
+//! PUT per half a segment. On the write-ahead log's disk, where a PUT costs a file, what is large
 //! enough to pass the log is sealed without asking the budget.
 //!
-//! What a PUT takes from the budget falls with what it carries: the bytes of a third of a segment have earned
+//! What a PUT takes from the budget falls with what it carries: the bytes of half a segment have earned
 //! one. Producers make good use of that: one with a few requests on the way fills them within
 //! milliseconds of its last acknowledgement, and what it has to say later waits for the next. Its records
 //! wait for up to two seals, not one, and so gain twice from each that comes earlier.
@@ -141,7 +141,7 @@ impl Policy {
         Self {
             bucket: config.put_budget.map(|budget| Bucket {
                 budget,
-                earned: config.segment_bytes.div_ceil(3),
+                earned: config.segment_bytes.div_ceil(2),
                 tokens: f64::from(budget.burst),
                 at: Duration::ZERO,
             }),
@@ -399,12 +399,12 @@ mod tests {
             assert_eq!(policy.judge(&open(9, 0, true), 1, ms(5)), Verdict::Seal);
         }
         // Nothing is left. A quarter second for a whole PUT, half of it for one half earned.
-        let half = policy.judge(&open(FULL / 6, 0, true), 1, ms(5));
+        let half = policy.judge(&open(FULL / 4, 0, true), 1, ms(5));
         let Verdict::WaitUntil(at) = half else {
             panic!("{half:?}")
         };
         assert!((ms(129)..ms(131)).contains(&at), "{at:?}");
-        let earned = policy.judge(&open(FULL / 3 + 1, 0, true), 1, ms(5));
+        let earned = policy.judge(&open(FULL / 2, 0, true), 1, ms(5));
         assert_eq!(earned, Verdict::Seal);
         let small = policy.judge(&open(9, 0, true), 1, ms(5));
         assert!(matches!(small, Verdict::WaitUntil(_)), "{small:?}");
@@ -521,7 +521,7 @@ mod tests {
     }
 
     proptest! {
-        /// However batches arrive, segments never exceed burst + rate × time + one per third of a
+        /// However batches arrive, segments never exceed burst + rate × time + one per half a
         /// segment, and none waits longer than a PUT takes to be saved up, or than the wait for
         /// its rest lasts.
         #[test]
@@ -546,7 +546,7 @@ mod tests {
                     Verdict::Wait => prop_assert!(false, "an upload was free"),
                 }
             }
-            let earned = total as f64 / (FULL / 3) as f64;
+            let earned = total as f64 / (FULL / 2) as f64;
             prop_assert!(f64::from(sealed) <= 2.0 + now as f64 * 0.004 + earned + 1e-3);
         }
     }
