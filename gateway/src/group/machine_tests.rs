@@ -31,14 +31,14 @@ pub(super) fn join(id: &str) -> Join {
     }
 }
 
-pub(super) fn join_new(fresh: &str) -> Join {
+fn join_new(fresh: &str) -> Join {
     Join {
         fresh: fresh.into(),
         ..join("")
     }
 }
 
-pub(super) fn join_static(instance: &str, fresh: &str) -> Join {
+fn join_static(instance: &str, fresh: &str) -> Join {
     Join {
         instance_id: Some(instance.into()),
         ..join_new(fresh)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::tests::{LIMITS, join, join_static, sync};
+use super::tests::{LIMITS, join, sync};
 use super::*;
 
 #[derive(Clone, Debug)]
